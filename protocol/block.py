@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from native import deltapack
 
+from native import deltapack
 from protocol.reading import CODE_MAX, CODE_MIN, Quality
 from protocol.refusal import Reason, Refusal
 
@@ -33,9 +33,9 @@ Bytes = npt.NDArray[np.uint8]
 class Rows:
     """The rows of one block.
 
-    ``ts_ms`` (rows,) wall milliseconds; ``codes`` (rows, channels) raw codes, 0 where ``quality`` is not OK; ``quality`` (rows, channels)
-    of ``Quality``; ``counters`` (rows,) the device's sample numbers or ``None``; ``rejected`` maps a flat cell index to the code that the
-    gate refused; ``rejected_lost`` counts refused codes beyond the bound.
+    ``ts_ms`` (rows,) wall milliseconds; ``codes`` (rows, channels) raw codes, 0 where ``quality`` is not OK; ``quality`` (rows,
+    channels) of ``Quality``; ``counters`` (rows,) the device's sample numbers or ``None``; ``rejected`` maps a flat cell index to the
+    code that the gate refused; ``rejected_lost`` counts refused codes beyond the bound.
     """
 
     ts_ms: Ints
@@ -50,7 +50,8 @@ class Rows:
 def encode(rows: Rows, *, max_error: tuple[int, ...] | None = None) -> bytes:
     """Return the body of a block frame.
 
-    ``max_error`` is the profile's bound per channel in codes (``None`` or zeros: lossless). Raises ``ValueError`` on shapes that do not fit.
+    ``max_error`` is the profile's bound per channel in codes (``None`` or zeros: lossless). Raises ``ValueError`` on shapes that do not
+    fit.
     """
     count, channels = rows.codes.shape
     if not (0 < count <= BLOCK_ROWS_MAX and 0 < channels <= BLOCK_CHANNELS_MAX) or rows.quality.shape != rows.codes.shape:
@@ -105,30 +106,39 @@ def decode(body: bytes) -> Rows | Refusal:
     packed_end = _HEAD_BYTES + int.from_bytes(body[10:14], "little")
     if packed_end > len(body):
         return Refusal(Reason.BAD_LENGTH, "packed columns run past the end")
+    first = 1 if body[1] & FLAG_COUNTER else 0
+    packed = _unpack(body[_HEAD_BYTES:packed_end], first)
+    if isinstance(packed, Refusal):
+        return packed
+    columns, valid, ts_ms = packed
+    reasons = _decode_quality(body[packed_end:], ~valid[:, first:])
+    if isinstance(reasons, Refusal):
+        return reasons
+    quality, rejected, lost = reasons
+    return Rows(
+        ts_ms=ts_ms,
+        codes=np.ascontiguousarray(columns[:, first:]),
+        quality=quality,
+        counters=np.ascontiguousarray(columns[:, 0]) if first else None,
+        source_boot=int.from_bytes(body[2:10], "little"),
+        rejected=rejected,
+        rejected_lost=lost,
+    )
+
+
+def _unpack(data: bytes, first: int) -> tuple[Ints, npt.NDArray[np.bool_], Ints] | Refusal:
+    """Columns, validity and times; ``first`` columns are counters and must be whole."""
     try:
-        packed = deltapack.decode(body[_HEAD_BYTES:packed_end])
+        packed = deltapack.decode(data)
     except ValueError as error:
         return Refusal(Reason.BAD_COLUMNS, str(error))
-    first = 1 if body[1] & FLAG_COUNTER else 0
     count, width = packed.columns.shape
     if count > BLOCK_ROWS_MAX or not first < width <= BLOCK_CHANNELS_MAX + first:
         return Refusal(Reason.BAD_COLUMNS, f"{count} rows of {width} columns")
     valid = np.ones((count, width), dtype=np.bool_) if packed.valid is None else packed.valid
     if first and not bool(valid[:, 0].all()):
         return Refusal(Reason.BAD_COLUMNS, "a counter is missing")
-    reasons = _decode_quality(body[packed_end:], ~valid[:, first:])
-    if isinstance(reasons, Refusal):
-        return reasons
-    quality, rejected, lost = reasons
-    return Rows(
-        ts_ms=packed.ts_ms,
-        codes=np.ascontiguousarray(packed.columns[:, first:]),
-        quality=quality,
-        counters=np.ascontiguousarray(packed.columns[:, 0]) if first else None,
-        source_boot=int.from_bytes(body[2:10], "little"),
-        rejected=rejected,
-        rejected_lost=lost,
-    )
+    return packed.columns, valid, packed.ts_ms
 
 
 def _decode_quality(data: bytes, invalid: npt.NDArray[np.bool_]) -> tuple[Bytes, dict[int, int], int] | Refusal:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from native import crc32c
-
 from protocol.clock import ClockQuality
 from protocol.reading import Stamp
 from protocol.refusal import Reason, Refusal

@@ -44,10 +44,11 @@ class Role(StrEnum):
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One measured quantity.
 
-    ``lo``/``hi`` are what the sensor can report (codes outside are refused as RANGE), ``max_rate`` the fastest believable change,
-    ``sentinels`` the values that mean 'no reading', ``sigma`` the sensor's noise, ``max_error`` the bound to which the channel may be thinned
-    (0: lossless); all in the channel's unit. ``alarm_*`` are the service limits. ``circuit`` is 0 for the whole machine.
-    ``raw`` is the channel's place in the model's binary record (struct format character), ``discrete`` a code that must not be smoothed.
+    ``lo`` and ``hi`` are what the sensor can report (codes outside are refused as RANGE), ``max_rate`` the fastest believable change in
+    one second, ``sentinels`` the values that mean 'no reading', ``sigma`` the sensor's noise, ``max_error`` the bound to which the channel
+    may be thinned (0: lossless); all in the channel's unit. ``alarm_lo`` and ``alarm_hi`` are the service limits. ``circuit`` is 0 for the
+    whole machine. ``raw`` is the channel's place in the model's binary record (a struct format character); ``discrete`` marks a code that
+    must not be smoothed.
     """
 
     name: str

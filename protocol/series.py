@@ -1,7 +1,7 @@
-"""Series: the names under which InfluxDB, the roll-ups and the dashboards know things. One list, so a panel cannot ask for what nobody writes.
+"""Series: the names under which InfluxDB, the roll-ups and the dashboards know things: a panel cannot ask for what nobody writes.
 
-Invariant: the tag set is fixed (InfluxDB 3 keeps a table's tags for ever), and no device-supplied text becomes a name: field names come
-from profiles, which are ours.
+Invariant: the tag set is fixed (InfluxDB 3 keeps a table's tags for ever), and no device-supplied text becomes a name: field names
+come from profiles, which are ours.
 """
 
 from dataclasses import dataclass

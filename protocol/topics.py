@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from native import crc32c
-
 from protocol.units import GatewayId, is_gateway_id
 
 __all__ = ["PARTITIONS", "ROOT", "Lane", "Leaf", "Topic", "build", "is_partition", "parse", "partition_of", "subscription"]
@@ -53,7 +52,7 @@ class Topic:
 
 
 def partition_of(gateway: GatewayId) -> str:
-    """Return the partition (``p00`` … ``p15``) of a gateway: a stable hash of its id, so that one worker holds all its messages in order."""
+    """Return the partition (``p00`` … ``p15``) of a gateway: a stable hash of its id, so one worker holds all its messages in order."""
     return f"p{crc32c.crc32c(gateway.encode('ascii')) % PARTITIONS:02d}"
 
 
