@@ -9,7 +9,7 @@ from enum import IntEnum
 from protocol.clock import ClockQuality
 from protocol.units import DeviceId
 
-__all__ = ["CODE_MAX", "CODE_MIN", "Quality", "Reading", "Stamp"]
+__all__ = ["CODE_MAX", "CODE_MIN", "MachineState", "Quality", "Reading", "Stamp"]
 
 CODE_MIN = -(2**63)  # codes are int64 in every block
 CODE_MAX = 2**63 - 1  # the other end of int64
@@ -33,6 +33,20 @@ class Quality(IntEnum):
     """The device repeated an old sample: its counter or clock did not advance."""
     COASTED = 7
     """Only on derived values: extrapolated over a gap. Never stored in a block."""
+
+
+class MachineState(IntEnum):
+    """Codes of a channel whose role is STATE: what the cooler says it is doing. The cooler decides; Icecap only reads it."""
+
+    OFF = 0
+    COOLING_DOWN = 1
+    READY = 2
+    PRE_COOL = 3
+    INFUSION = 4
+    POST_COOL = 5
+    WARM_UP = 6
+    PAUSED = 7
+    FAULT = 8
 
 
 @dataclass(frozen=True, slots=True)
