@@ -25,7 +25,7 @@ MOUNTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "demo": ("simulator.demo_cli", "app", "Everything at once on this machine: brokers, gateway, cloud, console, coolers.", "sim"),
     "bench": ("simulator.bench.cli", "app", "Measure the kernels beside what one can install.", "sim"),
     "block": ("edge.block_cli", "app", "Read a frame: what is in it, in words or JSON.", "edge"),
-    "doctor": ("simulator.doctor_cli", "app", "What is installed, reachable, behind; and what to do about it.", "sim"),
+    "doctor": ("provisioning.doctor_cli", "app", "What is installed, reachable, behind; and what to do about it.", "cloud"),
 }
 
 OURS: Final = frozenset({"dashboards", "edge", "ingest", "native", "protocol", "provisioning", "simulator"})
