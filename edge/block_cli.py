@@ -21,6 +21,7 @@ from protocol.frame import Frame, Kind
 from protocol.profile import Profile, ProfileError
 from protocol.reading import Quality
 from protocol.refusal import Refusal
+from protocol.units import Scale
 
 __all__ = ["app", "describe"]
 
@@ -129,16 +130,7 @@ def _describe_rows(rows: Rows, known: Profile | None, size: int) -> dict[str, ob
                 },
             }
         )
-    table = [
-        [_utc(int(rows.ts_ms[row])), None if rows.counters is None else int(rows.counters[row])]
-        + [
-            _value(rows.codes[row, index], known.channels[index].scale if known is not None and named else None)
-            if rows.quality[row, index] == Quality.OK
-            else Quality(int(rows.quality[row, index])).name.lower()
-            for index in range(channels)
-        ]
-        for row in range(len(rows.ts_ms))
-    ]
+    table = [_row(rows, row, known if named else None) for row in range(len(rows.ts_ms))]
     return {
         "rows": len(rows.ts_ms),
         "bytes_per_value": round(size / rows.codes.size, 3),
@@ -147,6 +139,16 @@ def _describe_rows(rows: Rows, known: Profile | None, size: int) -> dict[str, ob
         "columns": columns,
         "table": table,
     }
+
+
+def _row(rows: Rows, row: int, known: Profile | None) -> list[object]:
+    """Time, counter, then a value or the reason why there is none."""
+    cells: list[object] = [_utc(int(rows.ts_ms[row])), None if rows.counters is None else int(rows.counters[row])]
+    for index in range(rows.codes.shape[1]):
+        mark = Quality(int(rows.quality[row, index]))
+        scale = known.channels[index].scale if known else None
+        cells.append(_value(rows.codes[row, index], scale) if mark is Quality.OK else mark.name.lower())
+    return cells
 
 
 def _profile(one: Frame, own: Profile | None) -> Profile | None:
@@ -160,7 +162,7 @@ def _profile(one: Frame, own: Profile | None) -> Profile | None:
     return known if known.version == one.head.profile_version else None
 
 
-def _value(code: np.int64, scale: profile.Scale | None) -> float | int:
+def _value(code: np.int64, scale: Scale | None) -> float | int:
     return int(code) if scale is None else scale.to_value(int(code))
 
 

@@ -45,23 +45,27 @@ class Scale:
     multiplier: int
     decimals: int
 
+    @property
+    def divisor(self) -> int:
+        """Ten to the power of ``decimals``."""
+        return int(10**self.decimals)
+
     def to_value(self, code: int) -> float:
         """Return the value in the channel's unit, correctly rounded once (for screens and charts)."""
-        return code * self.multiplier / 10**self.decimals
+        return code * self.multiplier / self.divisor
 
     def to_milli(self, code: int) -> int:
         """Return the value in thousandths of the unit (``temp_mc`` for a temperature), rounded half to even when the step is finer."""
         scaled = code * self.multiplier * 1000
-        divisor = 10**self.decimals
-        whole, rest = divmod(scaled, divisor)
-        return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
+        whole, rest = divmod(scaled, self.divisor)
+        return whole + (2 * rest > self.divisor or (2 * rest == self.divisor and whole % 2 == 1))
 
     def to_code(self, value: float) -> int:
         """Return the nearest code of ``value`` (half to even): a decimal that the sensor printed comes back exactly.
 
         Raises ``OverflowError`` or ``ValueError`` for infinities and NaN; callers refuse those before.
         """
-        return round(value * 10**self.decimals / self.multiplier)
+        return round(value * self.divisor / self.multiplier)
 
     def format(self, code: int) -> str:
         """Return the value as decimal text with the digits that the sensor has, for example ``-4.12``."""

@@ -201,6 +201,12 @@ def _disk(path: Path) -> Iterator[Finding]:
 def _database(url: str) -> Iterator[Finding]:
     shown = url.rsplit("@", maxsplit=1)[-1] if "@" in url else url  # never the password
     try:
+        from sqlalchemy import create_engine, text  # noqa: PLC0415  # a gateway has no SQLAlchemy, and needs none
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+    except ModuleNotFoundError:
+        yield Finding("database", shown, Verdict.NOTE, "SQLAlchemy is not installed", "pip install 'icecap[cloud]'")
+        return
+    try:
         engine = create_engine(url, connect_args={"connect_timeout": int(TIMEOUT_S)} if url.startswith("postgresql") else {})
         with engine.connect() as connection:
             version = connection.execute(text("select version_num from alembic_version")).scalar()
