@@ -24,7 +24,8 @@ def kernels() -> list[Extension]:
             Extension(
                 f"native.{source.stem}",
                 [str(source)],
-                include_dirs=[numpy.get_include(), "native"],
+                include_dirs=[numpy.get_include(), "native/src"],
+                depends=[str(header) for header in sorted(Path("native/src").glob("*.h"))],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 extra_compile_args=COMPILE_ARGS,
             )
