@@ -155,7 +155,7 @@ def installed() -> None:
     if (VENV / "bin" / "icecap").exists() and stamps().get("installed") == digest:
         return
     say("installing the icecap command")
-    editable = ["install", "-q", "--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat", "-e", str(ROOT)]
+    editable = ["install", "-q", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     run([str(PYTHON), "-m", "pip", *editable], ICECAP_REFERENCE="1")  # the kernels are compiled already
     remember("installed", digest)
 
