@@ -79,11 +79,11 @@ def _encode_quality(rows: Rows) -> bytes:
     cells = np.flatnonzero(flat != Quality.OK)
     reasons = flat[cells]
     out = bytearray()
-    starts = np.flatnonzero(np.diff(reasons, prepend=-1)) if len(cells) else cells
+    starts = [at for at in range(len(cells)) if at == 0 or reasons[at] != reasons[at - 1]]
     _put_varint(out, len(starts))
-    for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(cells)], strict=False):  # the last end has no start of its own
         out.append(int(reasons[start]))
-        _put_varint(out, int(end - start))
+        _put_varint(out, end - start)
     kept = sorted(rows.rejected.items())[:REJECTED_CODES_MAX]
     _put_varint(out, len(kept))
     previous = 0

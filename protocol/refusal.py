@@ -34,6 +34,8 @@ class Reason(StrEnum):
     UNKNOWN_GATEWAY = "unknown_gateway"
     UNKNOWN_PROFILE = "unknown_profile"
     BAD_JSON = "bad_json"
+    BAD_SIGNATURE = "bad_signature"
+    OLD_VERSION = "old_version"
     UNKNOWN_DEVICE = "unknown_device"
 
 
