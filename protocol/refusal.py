@@ -32,11 +32,14 @@ class Reason(StrEnum):
     FOREIGN_GATEWAY = "foreign_gateway"
     WRONG_LANE = "wrong_lane"
     UNKNOWN_GATEWAY = "unknown_gateway"
+    REVOKED_GATEWAY = "revoked_gateway"
     UNKNOWN_PROFILE = "unknown_profile"
     BAD_JSON = "bad_json"
     BAD_SIGNATURE = "bad_signature"
     OLD_VERSION = "old_version"
     UNKNOWN_DEVICE = "unknown_device"
+    INTERNAL = "internal"
+    """Reading it raised an exception: our bug. The bytes are kept so that the repaired program can read them."""
 
 
 @dataclass(frozen=True, slots=True)
