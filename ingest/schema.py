@@ -1,7 +1,8 @@
 """Schema: the cloud's tables as SQLAlchemy Core objects. Not the queries, and not the registry (``provisioning.registry`` has its own).
 
-Invariant: rows of ``block``, ``fact``, ``tombstone`` and ``conflict`` are evidence (``IMMUTABLE``): triggers in both engines refuse to
-change or delete them. All times end in ``_ms`` (milliseconds since 1970 UTC), all sizes are bytes, all codes and counts are integers.
+Invariant: rows of ``block``, ``fact``, ``tombstone``, ``conflict`` and ``console_audit`` are evidence (``IMMUTABLE``): triggers in both
+engines refuse to change or delete them. All times end in ``_ms`` (milliseconds since 1970 UTC), all sizes are bytes, all codes and counts
+are integers.
 """
 
 from sqlalchemy import (
@@ -29,6 +30,7 @@ __all__ = [
     "block",
     "conflict",
     "console_audit",
+    "console_brake",
     "console_session",
     "console_token",
     "console_user",
@@ -182,7 +184,7 @@ conflict = Table(
     comment="a known identity with other bytes: two gateways, or one that was restored from a copy",
 )
 
-IMMUTABLE = ("block", "fact", "tombstone", "conflict")
+IMMUTABLE = ("block", "fact", "tombstone", "conflict", "console_audit")
 
 parked = Table(
     "parked",
@@ -384,4 +386,12 @@ console_audit = Table(
     Column("outcome", String(16), nullable=False),
     Column("address", String(64), nullable=False),
     Index(None, "at_ms"),
+)
+
+console_brake = Table(
+    "console_brake",
+    metadata,
+    Column("key", Hash, primary_key=True, comment="SHA-256 of what is counted: an account, an address, or both together"),
+    Column("failures", Integer, nullable=False, comment="sign-ins that failed, less those taken back by a right password"),
+    Column("last_ms", Number, nullable=False, comment="the newest of them"),
 )
