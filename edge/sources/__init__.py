@@ -1,0 +1,1 @@
+"""Where readings come from: coolers on a clinic's broker, recordings."""
