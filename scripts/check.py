@@ -34,9 +34,10 @@ def commands() -> dict[str, list[str]]:
 def main() -> int:
     """Run all checkers; show what a failing one says."""
     failed = []
+    environment = {**os.environ, "NO_COLOR": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}  # cython-lint starts pycodestyle by name
     for name, command in commands().items():
         started = time.monotonic()
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
         took_s = time.monotonic() - started
         print(f"{name:<12} {'ok' if run.returncode == 0 else 'FAILED':<7} {took_s:5.1f} s", flush=True)
         if run.returncode != 0:
