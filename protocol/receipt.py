@@ -27,7 +27,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """Cumulative: everything of ``stream`` up to and including ``up_to`` is committed (0: nothing yet; sequences start at 1).
 
     ``head`` is the hash (hex) of the fact at ``up_to`` for fact lanes, empty for telemetry: either side can prove the other's rollback.
-    ``wall_ms`` is the cloud's clock, a lower bound for a gateway that booted in the past. Unknown fields are ignored: newer clouds may add.
+    ``wall_ms`` is the cloud's clock, a lower bound for a gateway that booted in the past. ``seen`` is the highest number committed (0: not
+    said): what lies between ``up_to`` and it outside ``gaps`` need not be sent again. Unknown fields are ignored: newer clouds may add.
     """
 
     stream: int
@@ -36,6 +37,7 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     head: str = ""
     wall_ms: int = 0
     v: int = 1
+    seen: int = 0
 
 
 def encode(receipt: Receipt) -> bytes:
@@ -54,6 +56,6 @@ def decode(data: bytes) -> Receipt | Refusal:
     if receipt.v != 1:
         return Refusal(Reason.UNKNOWN_VERSION, str(receipt.v))
     ordered = all(gap.first <= gap.last for gap in receipt.gaps)
-    if receipt.stream < 0 or receipt.up_to < 0 or len(receipt.gaps) > GAPS_MAX or not ordered:
+    if min(receipt.stream, receipt.up_to, receipt.seen) < 0 or len(receipt.gaps) > GAPS_MAX or not ordered:
         return Refusal(Reason.BAD_VALUE, "stream, up_to or gaps")
     return receipt
