@@ -8,7 +8,7 @@ repetition of the effect, never a hole.
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -23,7 +23,7 @@ from protocol import block as block_codec
 from protocol import frame
 from protocol.block import Rows
 from protocol.clock import Timer
-from protocol.profile import Profile, ProfileError, load
+from protocol.profile import Profile
 from protocol.refusal import Refusal
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "blocks_after",
     "decode_rows",
     "full_jitter_s",
-    "known_profiles",
     "newest_arrival",
     "open_rejects",
     "place_cursor",
@@ -120,21 +119,7 @@ class StoredBlock:
 BLOCK_COLUMNS = tuple(block.c[name] for name in StoredBlock.__slots__)
 
 ProfileLookup = Callable[[str, int], Profile | None]
-"""Profile of an id and version, or ``None`` when this process does not know it: a code means the same for ever, so versions must agree."""
-
-
-def known_profiles(site_profiles: Mapping[str, Profile] | None = None) -> ProfileLookup:
-    """Return the look-up over a site's own profiles and the built-in ones."""
-    own = dict(site_profiles or {})
-
-    def find(profile_id: str, version: int) -> Profile | None:
-        try:
-            found = load(profile_id, own)
-        except ProfileError:
-            return None
-        return found if found.version == version else None
-
-    return find
+"""Profile of an id and version, or ``None`` when this process does not know it: ``ingest.profiles.Profiles.find``."""
 
 
 def decode_rows(stored: StoredBlock) -> Rows | Refusal:

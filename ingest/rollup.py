@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 from sqlalchemy import Connection, case, delete
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from ingest.projection import (
     ProfileLookup,
@@ -29,6 +27,7 @@ from ingest.projection import (
     resolve,
 )
 from ingest.schema import rollup_1m
+from ingest.sql import upsert
 from ingest.store import Store
 from protocol.block import Rows
 from protocol.clock import Clock
@@ -189,8 +188,7 @@ def _add(connection: Connection, changes: dict[Key, Minute]) -> None:
     """Merge into the table. Sorted keys: two workers that touch the same rows lock them in one order."""
     if not changes:
         return
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    statement = insert(rollup_1m)
+    statement = upsert(connection, rollup_1m)
     old, new = rollup_1m.c, statement.excluded
     newer = (new.n > 0) & ((old.n == 0) | (new.last_ms > old.last_ms) | ((new.last_ms == old.last_ms) & (new.last > old.last)))
     merged = statement.on_conflict_do_update(

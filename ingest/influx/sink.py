@@ -122,6 +122,7 @@ class V2Sink:
 
     def close(self) -> None:
         """See ``Sink.close``."""
+        self._client.api_client.rest_client.pool_manager.clear()  # the library leaves its connections open
         self._client.close()  # type: ignore[no-untyped-call]
 
 
