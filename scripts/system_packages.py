@@ -54,11 +54,12 @@ def install(packages: Sequence[str], *, brew: Sequence[str]) -> None:
         unpack(packages)
 
 
-def unpack(packages: Sequence[str], *, tools: Path = TOOLS) -> None:
-    """Download ``packages`` with what they depend on, unpack them below ``tools/root``, and make them runnable from ``tools/bin``.
+def unpack(packages: Sequence[str]) -> None:
+    """Download ``packages`` with what they depend on, unpack them below ``.tools/root``, and make them runnable from ``.tools/bin``.
 
-    apt keeps its lists and archives below ``tools/apt``; the system's own state is only read.
+    apt keeps its lists and archives below ``.tools/apt``; the system's own state is only read.
     """
+    tools = TOOLS
     lists, archives = tools / "apt" / "lists", tools / "apt" / "cache" / "archives"
     for folder in (lists / "partial", archives / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,16 +77,16 @@ def _unpackable(packages: Sequence[str]) -> list[str]:
     return ["python3-pip-whl" if package.endswith("-venv") else package for package in packages]
 
 
-def write_wrappers(tools: Path = TOOLS) -> None:
+def write_wrappers(tools: Path) -> None:
     """Write one script a program into ``tools/bin`` that finds the unpacked libraries and becomes the program."""
     root = tools / "root"
     libraries = {str(library.parent) for pattern in ("lib/**/*.so*", "usr/lib/**/*.so*") for library in root.glob(pattern)}
-    folders = tools / "bin"
-    folders.mkdir(parents=True, exist_ok=True)
+    folder = tools / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
     for pattern in EXECUTABLES:
         for program in root.glob(f"{pattern}/*"):
             if program.is_file() and os.access(program, os.X_OK):
-                wrapper = folders / program.name
+                wrapper = folder / program.name
                 wrapper.write_text(WRAPPER.format(libraries=":".join(sorted(libraries)), program=program))
                 wrapper.chmod(0o755)
 
