@@ -79,9 +79,9 @@ class Outbox:
         """
         return self._writer.submit(lambda: self._store.read(lane, after=after, limit=min(limit, READ_RECORDS_MAX)))
 
-    def apply_receipt(self, lane: Lane, receipt: Receipt) -> Future[ReceiptEffect]:
+    def apply_receipt(self, receipt: Receipt) -> Future[ReceiptEffect]:
         """Forget what the cloud has committed. Cumulative and idempotent; nothing else deletes a fact."""
-        return self._writer.submit(lambda: self._store.apply_receipt(lane, receipt))
+        return self._writer.submit(lambda: self._store.apply_receipt(receipt))
 
     def mark_refused(self, record: Record, why: str) -> Future[bool]:
         """Set a telemetry record that the broker will never take aside and tombstone it; false (and nothing done) for a fact."""

@@ -103,9 +103,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptEffect:
-    """What a receipt did: ``known`` is false for a stream that is not ours, ``forked`` true when it proved another life of this gateway."""
+    """What a receipt did: ``lane`` is ``None`` for a stream that is not ours, ``forked`` true when it proved another life of this gateway."""
 
-    known: bool
+    lane: Lane | None
     deleted: int = 0
     forked: bool = False
 
@@ -142,12 +142,13 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class LaneStats:
-    """One lane: the open stream, its next number, what is receipted, and how many numbers of all its streams wait."""
+    """One lane: the open stream, its next number, what is receipted, how many records of all its streams wait, the newest one's id."""
 
     stream: int
     next_seq: int
     up_to: int
     records: int
+    newest_id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,12 +119,12 @@ class Store(Remedies):
                 self._eviction.freeze(record.identity.stream)
         return records
 
-    def apply_receipt(self, lane: Lane, receipt: Receipt) -> ReceiptEffect:
+    def apply_receipt(self, receipt: Receipt) -> ReceiptEffect:
         """Forget what the cloud has; open a new stream when the receipt proves another life of this gateway."""
         stream = self._guard.reading(lambda: self._lanes.streams.get(receipt.stream))
-        if stream is None or stream.lane != lane:
+        if stream is None:
             self.counts.receipts_foreign += 1
-            return ReceiptEffect(known=False)
+            return ReceiptEffect(lane=None)
         forked = self._guard.reading(lambda: forks.is_fork(self._lanes, stream, receipt))
 
         def work() -> int:
@@ -134,14 +134,14 @@ class Store(Remedies):
 
         deleted = self._guard.durably(work)
         self.counts.receipted += deleted
-        if deleted and lane != Lane.TELEMETRY:
+        if deleted and stream.lane != Lane.TELEMETRY:
             self._mirror.receipted(stream.id, self._lanes.streams[stream.id].up_to)
         if forked:
             self.counts.forks += 1
             self._move_forked()
             self._report("outbox_forked", up_to=receipt.up_to, next_seq=stream.next_seq)
         self._look()
-        return ReceiptEffect(known=True, deleted=deleted, forked=forked)
+        return ReceiptEffect(lane=stream.lane, deleted=deleted, forked=forked)
 
     def mark_refused(self, record: Record, why: str) -> bool:
         """Set a block aside that no broker takes and tombstone it; false for anything else."""
