@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
+from ingest.billing import tables as _billing  # noqa: F401  (registers the ledger's tables)
 from ingest.schema import metadata
 from provisioning.registry import metadata as registry
 

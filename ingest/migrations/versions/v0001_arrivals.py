@@ -57,6 +57,7 @@ def _counter() -> None:
         sa.Column("value", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_counter"),
     )
+    op.execute("insert into counter (name, value) values ('arrival', 0)")
 
 
 def _stream() -> None:
