@@ -27,10 +27,10 @@ __all__ = [
     "FactRecord",
     "FittingAttested",
     "Loaner",
-    "OverrideUsed",
     "Relocated",
-    "SessionMarked",
-    "SessionPhaseChanged",
+    "SessionClosed",
+    "SessionEvent",
+    "SessionOpened",
     "TokenPresented",
     "decode",
     "encode",
@@ -47,33 +47,63 @@ class _Fact(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields
 
 
 class TokenPresented(_Fact, frozen=True, tag="token_presented"):
-    """Somebody presented a token; ``answer`` is the closed list of the token rules, ``token`` a keyed hash, never the token itself."""
+    """Somebody presented a token; ``answer`` is of the closed list ``token.Answer``, ``token`` its keyed hash, never the token itself.
+
+    ``token`` is empty when it could not be read. A use that was applied names the session that it opened or was shown to.
+    """
 
     device: str
     circuit: int
     token: bytes
-    use_index: int
     answer: str
+    carrier: str
     session: bytes = b""
 
 
-class SessionPhaseChanged(_Fact, frozen=True, tag="session_phase_changed"):
-    """The session table moved; ``elapsed_ms`` is monotonic time since the session began."""
+class SessionOpened(_Fact, frozen=True, tag="session_opened"):
+    """A session began; written in one transaction with the redemption (rule S1). The first fact of each session.
+
+    ``start`` is ``token``, ``typed``, ``override`` or ``grace_storage``. ``token`` (keyed hash) and ``use_index`` are the replay key of the
+    use; empty and -1 when nothing paid for it yet. ``course`` is a pseudonym. ``continues`` names the session that goes on here after a
+    machine swap (rule S5). ``override_count`` never decreases on a gateway; ``reason`` is of a closed list on the page.
+    """
 
     session: bytes
     device: str
     circuit: int
-    phase: str
-    elapsed_ms: int
+    start: str
+    token: bytes = b""
+    use_index: int = -1
+    token_class: str = ""
+    course: str = ""
+    flags: tuple[str, ...] = ()
+    continues: bytes = b""
+    override_count: int = 0
     reason: str = ""
 
 
-class SessionMarked(_Fact, frozen=True, tag="session_marked"):
-    """Staff marked something the machine cannot know: infusion start or end, chemotherapy not given."""
+class SessionEvent(_Fact, frozen=True, tag="session_event"):
+    """One event of the session table (``session.What``), ``at_ms`` of monotonic time after the session began.
+
+    What staff entered and what telemetry showed are told apart by the event itself. The cloud replays these, and nothing else.
+    """
 
     session: bytes
-    mark: str
+    what: str
+    at_ms: int
+
+
+class SessionClosed(_Fact, frozen=True, tag="session_closed"):
+    """What the gateway's own table came to. A replay of the events that differs is an alarm, not an argument."""
+
+    session: bytes
+    phase: str
+    commit: str
+    end_reason: str
     elapsed_ms: int
+    in_range_ms: int
+    post_in_range_ms: int
+    paused_ms: int
 
 
 class FittingAttested(_Fact, frozen=True, tag="fitting_attested"):
@@ -83,16 +113,6 @@ class FittingAttested(_Fact, frozen=True, tag="fitting_attested"):
     kit: str
     size: str
     role: str
-
-
-class OverrideUsed(_Fact, frozen=True, tag="override_used"):
-    """Break-glass: cooling went on without a good token. ``count`` never decreases on a gateway."""
-
-    device: str
-    circuit: int
-    session: bytes
-    count: int
-    reason: str
 
 
 class AlarmRaised(_Fact, frozen=True, tag="alarm_raised"):
@@ -172,10 +192,10 @@ class Audit(_Fact, frozen=True, tag="audit"):
 
 Fact = (
     TokenPresented
-    | SessionPhaseChanged
-    | SessionMarked
+    | SessionOpened
+    | SessionEvent
+    | SessionClosed
     | FittingAttested
-    | OverrideUsed
     | AlarmRaised
     | AlarmCleared
     | CounterRead

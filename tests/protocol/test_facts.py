@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import facts
-from protocol.facts import CHAIN_START, Audit, ClockStepped, ConfigurationApplied, Fact, FactRecord, SessionPhaseChanged
+from protocol.facts import CHAIN_START, Audit, ClockStepped, ConfigurationApplied, Fact, FactRecord, SessionEvent
 from protocol.refusal import Reason, Refusal
 
-RECORD = FactRecord(SessionPhaseChanged(session=bytes(16), device="cooler-0001", circuit=1, phase="precool", elapsed_ms=5), CHAIN_START)
+RECORD = FactRecord(SessionEvent(session=bytes(16), what="cooling_on", at_ms=5), CHAIN_START)
 any_audit = st.builds(Audit, event=st.text(max_size=20), detail=st.dictionaries(st.text(max_size=9), st.integers(-(2**63), 2**63 - 1)))
 any_fact = st.one_of(any_audit, *(st.from_type(kind) for kind in typing.get_args(Fact) if kind is not Audit))
 
