@@ -24,7 +24,6 @@ from scripts.system_packages import install  # noqa: E402
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "icecap-setup.json"
-TOOLS_INCLUDE = ROOT / ".tools" / "root" / "usr" / "include"
 KERNEL_SOURCES = ("native/**/*.pyx", "native/**/*.pxd", "native/**/*.h", "setup.py")
 NEEDS = list(Need)  # in order: each needs what the ones before it need
 
@@ -66,15 +65,9 @@ def python_packages() -> list[str]:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if not PYTHON.exists() and importlib.util.find_spec("ensurepip") is None:
         packages.append(f"{version}-venv")
-    if not any((folder / "Python.h").exists() for folder in header_folders()):
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         packages.append(f"{version}-dev")
     return packages
-
-
-def header_folders() -> list[Path]:
-    """Where ``Python.h`` may lie: this Python's own place, or the unpacked package."""
-    own = Path(sysconfig.get_path("include"))
-    return [own, TOOLS_INCLUDE / own.name]
 
 
 def environment() -> None:
@@ -128,9 +121,8 @@ def kernels() -> None:
         reference_only(how_to_install("gcc"))
         return
     say("compiling the kernels")
-    flags = " ".join(f"-I{folder}" for folder in (TOOLS_INCLUDE, *header_folders()) if folder.exists())
     build = [str(PYTHON), "setup.py", "-q", "build_ext", "--inplace", "--force", f"--parallel={os.cpu_count() or 1}"]
-    result = subprocess.run(build, cwd=ROOT, env={**os.environ, "CFLAGS": flags}, capture_output=True, text=True, check=False)
+    result = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         remember("kernels", digest)
         return

@@ -16,6 +16,8 @@ TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 STEP_S = 1_200  # Chromium over a slow line; a hanging mirror must not hang set-up for ever
 EXECUTABLES = ("usr/bin", "usr/sbin", "usr/lib/postgresql/*/bin", "usr/lib/chromium")  # a later folder wins: /usr/bin/chromium is a script
 
+COMPILER = frozenset({"gcc", "libc6-dev"})  # looks for its parts and the system's headers under /usr
+
 # An installed broker or database must not begin to serve on somebody's machine because they typed `make test`.
 APT = """
 set -e
@@ -60,21 +62,31 @@ def unpack(packages: Sequence[str]) -> None:
     apt keeps its lists and archives below ``.tools/apt``; the system's own state is only read.
     """
     tools = TOOLS
+    packages = _unpackable(packages)
+    if not packages:
+        return
     lists, archives = tools / "apt" / "lists", tools / "apt" / "cache" / "archives"
     for folder in (lists / "partial", archives / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
-    places = [f"Dir::State::lists={lists}", f"Dir::Cache={archives.parent}", "Debug::NoLocking=true", "APT::Sandbox::User="]
+    places = [
+        f"Dir::State::lists={lists}",
+        f"Dir::Cache={archives.parent}",
+        "Debug::NoLocking=true",
+        "APT::Sandbox::User=",
+        "Acquire::http::Timeout=20",
+    ]
     options = [word for place in places for word in ("-o", place)]
     _run(["apt-get", *options, "update", "-q"])
-    _run(["apt-get", *options, "install", "-q", "-y", "--download-only", "--no-install-recommends", *_unpackable(packages)])
+    _run(["apt-get", *options, "install", "-q", "-y", "--download-only", "--no-install-recommends", *packages])
     for archive in sorted(archives.glob("*.deb")):
         _run(["dpkg", "-x", str(archive), str(tools / "root")])
     write_wrappers(tools)
 
 
 def _unpackable(packages: Sequence[str]) -> list[str]:
-    """The same packages, but pip's wheel in place of the venv module, which has the path of its wheel built in."""
-    return ["python3-pip-whl" if package.endswith("-venv") else package for package in packages]
+    """What of ``packages`` works unpacked: a compiler and its headers do not; pip's wheel stands in for the venv module."""
+    usable = [package for package in packages if package not in COMPILER and not package.endswith("-dev")]
+    return ["python3-pip-whl" if package.endswith("-venv") else package for package in usable]
 
 
 def write_wrappers(tools: Path) -> None:

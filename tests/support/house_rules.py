@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LONG_MODULES", "RULES", "Rule", "source_files", "unlinked_documents", "violations"]
+__all__ = ["LONG_MODULES", "RULES", "Rule", "source_files", "tracked_files", "unlinked_documents", "violations"]
 
 PACKAGES = ("dashboards", "edge", "ingest", "native", "protocol", "provisioning", "simulator")
 
@@ -56,15 +56,19 @@ class Rule:
 
 
 def source_files(root: Path) -> list[Path]:
-    """Tracked text files relative to ``root``; in a tree without version control, all that are not built."""
+    """Text files of our own, relative to ``root``."""
+    return [name for name in tracked_files(root) if name.suffix in TEXT_SUFFIXES and not _is_foreign(name)]
+
+
+def tracked_files(root: Path) -> list[Path]:
+    """Files under version control, relative to ``root``; in a tree without it, all that are not hidden."""
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=False)
     if listing.returncode == 0 and listing.stdout:
         names = [Path(name) for name in listing.stdout.decode().split("\0") if name]
     else:
-        names = [
-            path.relative_to(root) for path in root.rglob("*") if not any(part.startswith(".") for part in path.relative_to(root).parts)
-        ]
-    return sorted(name for name in names if (root / name).is_file() and name.suffix in TEXT_SUFFIXES and not _is_foreign(name))
+        found = [path.relative_to(root) for path in root.rglob("*")]
+        names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+    return sorted(name for name in names if (root / name).is_file())
 
 
 def violations(rule: Rule, root: Path) -> list[str]:

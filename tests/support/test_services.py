@@ -136,6 +136,7 @@ def test_guards_fail_a_blocking_call_and_a_left_thread(tmp_path: Path) -> None:
     for name in ("tests/__init__.py", "tests/conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "edge").mkdir()
+    (tmp_path / "edge/__init__.py").touch()
     (tmp_path / "edge/nap.py").write_text("import time\n\nasync def take():\n    time.sleep(0.01)\n")
     (tmp_path / "tests/test_guarded.py").write_text(GUARDED)
 
