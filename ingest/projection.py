@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ingest.errors import IngestError
 from ingest.schema import ARRIVAL, block, counter, cursor, projection_reject
+from ingest.sql import insert_new
 from ingest.store import StoreDownError
 from protocol import block as block_codec
 from protocol import frame
@@ -152,10 +153,8 @@ def position(connection: Connection, name: str) -> int | None:
 def advance(connection: Connection, name: str, *, old: int | None, new: int, now_ms: int) -> bool:
     """Move a cursor from ``old`` to ``new``; ``False`` when it no longer stands at ``old`` and nothing was changed."""
     if old is None:
-        if position(connection, name) is not None:
-            return False
-        connection.execute(insert(cursor).values(name=name, arrival=new, updated_ms=now_ms))
-        return True
+        made = insert_new(connection, cursor).values(name=name, arrival=new, updated_ms=now_ms).returning(cursor.c.name)
+        return connection.execute(made).first() is not None
     here = (cursor.c.name == name) & (cursor.c.arrival == old)
     return connection.execute(update(cursor).where(here).values(arrival=new, updated_ms=now_ms)).rowcount == 1
 
