@@ -91,7 +91,7 @@ class Outbox:
         """Seal smaller blocks from now on: the broker takes no larger packet."""
         return self._writer.submit(lambda: self._store.limit_frame_bytes(frame_bytes_max))
 
-    def on_record(self, callback: Callable[[Lane], None] | None) -> None:
+    def on_record(self, callback: Callable[[Lane], object] | None) -> None:
         """Call ``callback`` in the writer thread after new records of a lane are on disk; it must only set a flag."""
         self._store.listener = callback
 

@@ -275,7 +275,8 @@ class Lanes:
 
     def stats(self) -> dict[Lane, LaneStats]:
         """What each lane looks like."""
-        streams = {lane: self.streams[stream_id] for lane, stream_id in self._open.items()}
-        return {
-            lane: LaneStats(one.id, one.next_seq, one.up_to, self._counts[lane], self._next_id[lane] - 1) for lane, one in streams.items()
-        }
+        found = {}
+        for lane, stream_id in self._open.items():
+            one = self.streams[stream_id]
+            found[lane] = LaneStats(one.id, one.next_seq, one.up_to, self._counts[lane], self._next_id[lane] - 1)
+        return found

@@ -103,7 +103,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptEffect:
-    """What a receipt did: ``lane`` is ``None`` for a stream that is not ours, ``forked`` true when it proved another life of this gateway."""
+    """What a receipt did: ``lane`` is ``None`` for a stream that is not ours; ``forked``: it proved another life of this gateway."""
 
     lane: Lane | None
     deleted: int = 0

@@ -44,7 +44,7 @@ class Store(Remedies):
         self._host = host
         self._limits = limits
         self.counts = Counts()
-        self.listener: Callable[[Lane], None] | None = None
+        self.listener: Callable[[Lane], object] | None = None
         pages_max = (limits.telemetry_bytes_max + limits.reserve_bytes) // PAGE_BYTES
         self._database = Database(folder / "outbox.db", kind="outbox", pages_max=pages_max, vfs=vfs)
         self._mirror = Mirror(folder / "facts.db", self.counts, vfs=vfs)
