@@ -7,7 +7,7 @@ connections, one commits while the other checkpoints, and the database is damage
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -94,19 +94,17 @@ class Store:
         """SQLite: move the WAL into the database while no writer can commit. A reader or a busy writer only postpones it."""
         if self._wal is None:
             return
-        with self._engine.connect().execution_options(writes=True) as writer:
+        path = self._wal.with_name(self._wal.name.removesuffix("-wal"))
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as gate, closing(sqlite3.connect(path, timeout=0)) as worker:
             try:
-                writer.begin()
-            except OperationalError:
+                gate.execute("begin immediate")
+                worker.execute("pragma synchronous=full")
+                worker.execute("pragma wal_checkpoint(passive)").fetchall()
+            except sqlite3.OperationalError:
                 return  # a writer is busy; the next commit tries again
-            checkpointer = sqlite3.connect(self._wal.with_name(self._wal.name.removesuffix("-wal")), isolation_level=None)
-            try:
-                checkpointer.execute("pragma wal_autocheckpoint=0")
-                checkpointer.execute("pragma synchronous=full")
-                checkpointer.execute("pragma wal_checkpoint(passive)").fetchall()
             finally:
-                checkpointer.close()
-                writer.rollback()
+                if gate.in_transaction:
+                    gate.execute("rollback")
 
     def migrate(self) -> None:
         """Bring the tables to this version. Safe when several processes start at once.

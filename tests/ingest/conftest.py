@@ -1,16 +1,25 @@
-"""A migrated store in each engine, with two gateways that may send and one that may not any more."""
+"""A migrated store in each engine, with two gateways that may send and one that may not any more.
 
+Migrations run once a session and engine; each test gets a copy.
+"""
+
+import shutil
 from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from ingest.store import Store
 from provisioning import registry
+from tests.support.services import HOST, Postgres
 
 GATEWAY = "gw-test-1"
 OTHER_GATEWAY = "gw-test-2"
 REVOKED_GATEWAY = "gw-test-9"
 SITE = "clinic-a"
+
+_numbers = count(1)
 
 
 def register(store: Store) -> None:
@@ -21,10 +30,43 @@ def register(store: Store) -> None:
         registry.revoke_gateway(connection, REVOKED_GATEWAY, at_ms=1)
 
 
+def _make(url: str) -> str:
+    store = Store.open(url)
+    store.migrate()
+    register(store)
+    store.close()
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "store.db"
+    _make(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    return _make(postgres.create_database()).rsplit("/", 1)[1]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ready_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a migrated store with its registry, once in each engine."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "store.db")
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    name = f"icecap_copy_{next(_numbers)}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
+    url = f"postgresql+psycopg://icecap@{HOST}:{postgres.port}/{name}"
+    yield url
+    postgres.drop_database(url)
+
+
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    one = Store.open(store_url)
-    one.migrate()
-    register(one)
+def store(ready_url: str) -> Iterator[Store]:
+    one = Store.open(ready_url)
     yield one
     one.close()
