@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
     """Run the steps for one of the needs; 0 when the machine is ready for it."""
     need = Need(arguments[0]) if arguments else Need.TEST
     try:
-        missing = system_programs(need)
+        if code := report_missing(system_programs(need), need):
+            return code
         environment()
         locked(need)
         kernels()
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     except SetupError as error:
         say(f"{error}", loud=True)
         return 1
-    return report_missing(missing, need)
+    return 0
 
 
 def system_programs(need: Need) -> list[Program]:
@@ -121,13 +122,18 @@ def kernels() -> None:
         reference_only(how_to_install("gcc"))
         return
     say("compiling the kernels")
-    build = [str(PYTHON), "setup.py", "-q", "build_ext", "--inplace", "--force", f"--parallel={os.cpu_count() or 1}"]
-    result = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = compiled()
     if result.returncode == 0:
         remember("kernels", digest)
         return
     sys.stderr.write(result.stdout + result.stderr)
     reference_only("the compiler failed; its words are above")
+
+
+def compiled() -> subprocess.CompletedProcess[str]:
+    """Compile in place, whatever the time stamps say: the digest has already found a difference."""
+    build = [str(PYTHON), "setup.py", "-q", "build_ext", "--inplace", "--force", f"--parallel={os.cpu_count() or 1}"]
+    return subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def reference_only(reason: str) -> None:
@@ -152,18 +158,16 @@ def installed() -> None:
     remember("installed", digest)
 
 
-def report_missing(missing: Iterable[Program], need: Need) -> int:
-    """Name what is still missing with the command that installs it; only tests can go on without."""
-    missing = list(missing)
+def report_missing(missing: list[Program], need: Need) -> int:
+    """Name what is still missing with the command that installs it; 1 when ``need`` cannot do without."""
     if not missing:
         return 0
     names = ", ".join(program.name for program in missing)
     say(f"could not be installed from here: {names}. Type:  {install_command(missing)}", loud=True)
-    required = os.environ.get("ICECAP_REQUIRE_SERVICES") == "1" or any(program.need is Need.DEMO for program in missing)
     if need is Need.TEST and os.environ.get("ICECAP_REQUIRE_SERVICES") != "1":
-        say("Tests that need them are skipped with that reason.")
+        say("tests that need them are skipped with that reason")
         return 0
-    return 1 if required else 0
+    return 1 if any(program.need is not Need.BUILD for program in missing) else 0
 
 
 def stamps() -> dict[str, str]:
