@@ -92,22 +92,29 @@ def _smooth(profile: Profile, places: tuple[int, ...], rows: Rows, before: Rows 
     """Smoothed codes in tenths of a step and where they stand: where the raw code does and the tracker has a value."""
     codes = np.zeros((len(rows.ts_ms), len(places)), dtype=np.int64)
     good = np.zeros(codes.shape, dtype=np.bool_)
+    now, past = _by_channel(rows), None if before is None else _by_channel(before, WARM_UP_MS)
     for column, place in enumerate(places):
         one = tracker(profile.channels[place])
         if one is None:
             continue
-        if before is not None:
-            recent = before.ts_ms >= before.ts_ms[-1] - WARM_UP_MS
-            one.batch(before.ts_ms[recent], *_column(before, place, recent))
-        cells, valid = _column(rows, place, np.ones(len(rows.ts_ms), dtype=np.bool_))
-        values, _, _ = one.batch(rows.ts_ms, cells, valid)
-        good[:, column] = valid & (np.abs(values) < SMOOTHED_CODE_MAX)  # a NaN compares false
-        codes[good[:, column], column] = np.rint(values[good[:, column]] * 10**SMOOTH_DECIMALS).astype(np.int64)
+        if past is not None:
+            one.batch(past.ts_ms, past.codes[place], past.valid[place])
+        values, _, _ = one.batch(now.ts_ms, now.codes[place], now.valid[place])
+        good[:, column] = now.valid[place] & (np.abs(values) < SMOOTHED_CODE_MAX)  # a NaN compares false
+        codes[:, column] = np.rint(np.where(good[:, column], values, 0.0) * 10**SMOOTH_DECIMALS)
     return codes, good
 
 
-def _column(rows: Rows, place: int, chosen: Bools) -> tuple[Ints, Bools]:
-    return (
-        np.ascontiguousarray(rows.codes[chosen, place]),
-        np.ascontiguousarray(rows.quality[chosen, place] == Quality.OK),
-    )
+@dataclass(frozen=True, slots=True)
+class _ByChannel:
+    """The rows turned on their side: the kernels want each channel in one piece."""
+
+    ts_ms: Ints
+    codes: Ints
+    valid: Bools
+
+
+def _by_channel(rows: Rows, last_ms: int | None = None) -> _ByChannel:
+    recent = slice(None) if last_ms is None else rows.ts_ms >= rows.ts_ms[-1] - last_ms
+    codes, quality = rows.codes[recent], rows.quality[recent]
+    return _ByChannel(rows.ts_ms[recent], np.ascontiguousarray(codes.T), np.ascontiguousarray((quality == Quality.OK).T))
