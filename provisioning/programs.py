@@ -100,12 +100,12 @@ def how_to_install(name: str) -> str:
     return f"{name} is not on this machine; install it with:  {install_command([program(name)])}"
 
 
-def install_command(entries: Iterable[Program]) -> str:
-    """The command that installs ``entries`` on this machine, ready to be pasted."""
+def install_command(entries: Iterable[Program], *, also: Iterable[str] = ()) -> str:
+    """The command that installs ``entries`` (and Debian's packages ``also``) on this machine, ready to be pasted."""
     entries = list(entries)
     if sys.platform == "darwin":
         return " && ".join(f"brew install {entry.brew or entry.name}" for entry in entries)
-    packages = " ".join(sorted({package for entry in entries for package in entry.apt.split()}))
+    packages = " ".join(sorted({*also, *(package for entry in entries for package in entry.apt.split())}))
     if is_debian():
         sudo = "" if os.geteuid() == 0 else "sudo "
         return f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {packages}"

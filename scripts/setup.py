@@ -163,7 +163,7 @@ def report_missing(missing: list[Program], need: Need) -> int:
     if not missing:
         return 0
     names = ", ".join(program.name for program in missing)
-    say(f"could not be installed from here: {names}. Type:  {install_command(missing)}", loud=True)
+    say(f"could not be installed from here: {names}. Type:  {install_command(missing, also=python_packages())}", loud=True)
     if need is Need.TEST and os.environ.get("ICECAP_REQUIRE_SERVICES") != "1":
         say("tests that need them are skipped with that reason")
         return 0

@@ -70,6 +70,12 @@ def test_root_needs_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sudo" not in install_command(PROGRAMS)
 
 
+def test_command_takes_further_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "is_debian", lambda: True)
+
+    assert install_command([program("mosquitto")], also=["python3.11-venv"]).endswith(" mosquitto python3.11-venv")
+
+
 def test_macos_uses_its_own_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
 
