@@ -28,7 +28,7 @@ UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 app = typer.Typer(no_args_is_help=True, help="Projections: where they are, rewind, what they left out.")
 
-Database = Annotated[str, typer.Option("--database", envvar="ICECAP_DATABASE", help="SQLAlchemy address of the cloud's store.")]
+Database = Annotated[str, typer.Option("--database", envvar="DATABASE_URL", help="SQLAlchemy address of the cloud's store.")]
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")]
 
 
