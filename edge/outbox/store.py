@@ -124,6 +124,7 @@ class Store(Remedies):
         stream = self._guard.reading(lambda: self._lanes.streams.get(receipt.stream))
         if stream is None:
             self.counts.receipts_foreign += 1
+            self._look()
             return ReceiptEffect(lane=None)
         forked = self._guard.reading(lambda: forks.is_fork(self._lanes, stream, receipt))
 

@@ -19,7 +19,7 @@ __all__ = ["GROUP_ROWS_MAX", "JOBS_MAX", "ROWS_WAITING_MAX", "GroupStore", "Writ
 JOBS_MAX = 1024  # calls that wait for the disk; at 50 ms a commit that is under a minute, beyond it the caller must slow down
 ROWS_WAITING_MAX = 8192  # samples that wait for the disk: 8 coolers at 1 Hz for a quarter of an hour, ~4 MB
 GROUP_ROWS_MAX = 1024  # rows in one commit: ~200 KB of write-ahead log
-TICK_S = 0.25  # how often ages, bounds and the scrub are looked at when nothing else happens
+TICK_S = 0.25  # how often ages, bounds and the scrub are looked at
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class Writer:
         self._rows: deque[_Rows] = deque()
         self._rows_waiting = 0
         self._rows_since_s = 0.0
+        self._tick_at_s = 0.0
         self._closing = False
         opened: Future[None] = Future()
         self._store: GroupStore
@@ -125,7 +126,7 @@ class Writer:
             self._store.close()
 
     def _step(self) -> bool:
-        """Run one call, one group or one tick; false when closing and nothing is left."""
+        """Run one call or one group, and the tick when its time has come; false when closing and nothing is left."""
         with self._condition:
             job, group = self._take()
             if job is None and group is None:
@@ -137,8 +138,9 @@ class Writer:
             job()
         elif group is not None:
             self._append(group)
-        else:
+        if self._timer() >= self._tick_at_s:  # also between calls: a busy store must seal and evict like an idle one
             self._store.tick()
+            self._tick_at_s = self._timer() + TICK_S
         return True
 
     def _take(self) -> tuple[Callable[[], None] | None, list[_Rows] | None]:
