@@ -41,8 +41,7 @@ def handed_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / "tree" / name)
     sdist = _build("sdist", folder / "tree", folder / "dist")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+    shutil.unpack_archive(sdist, folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
     return sdist, _build("wheel", unpacked, folder / "dist")
 
