@@ -17,6 +17,7 @@ def commands() -> dict[str, list[str]]:
     kernels = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("native/*.pyx"))
     compiled = sorted(f"native.{path.name.partition('.')[0]}" for path in ROOT.glob("native/*.so"))
     python = str(BIN / "python")
+    stubtest = [python, "-m", "mypy.stubtest", "--ignore-disjoint-bases", "--allowlist", "scripts/stubtest-allowlist.txt"]
     checks = {
         "ruff": [str(BIN / "ruff"), "check", "."],
         "format": [str(BIN / "ruff"), "format", "--check", "."],
