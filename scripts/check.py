@@ -28,15 +28,7 @@ def commands() -> dict[str, list[str]]:
     if kernels:
         checks["cython-lint"] = [str(BIN / "cython-lint"), *kernels]
     if compiled:
-        checks["stubs"] = [
-            python,
-            "-m",
-            "mypy.stubtest",
-            "--ignore-disjoint-bases",
-            "--allowlist",
-            "scripts/stubtest-allowlist.txt",
-            *compiled,
-        ]
+        checks["stubs"] = [*stubtest, *compiled]
     return checks
 
 
