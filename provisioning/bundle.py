@@ -1,6 +1,6 @@
 """Bundle: one archive that makes one box one gateway: its configuration, what it trusts, its certificates and keys. Not an update channel.
 
-    config.toml · cloud-ca.crt cloud.crt cloud.key · clinic-ca.crt clinic.crt clinic.key (when its coolers speak MQTT)
+    edge.toml · cloud-ca.crt cloud.crt cloud.key · clinic-ca.crt clinic.crt clinic.key (when its coolers speak MQTT)
 
 Invariant: an archive holds these names and nothing else, and unpacking writes them into one folder, keys for their owner alone.
 """
@@ -20,7 +20,7 @@ from provisioning.identity import Authority
 
 __all__ = ["NAMES", "Endpoint", "GatewayPlan", "configuration", "files_of", "pack", "unpack"]
 
-NAMES = ("config.toml", "cloud-ca.crt", "cloud.crt", "cloud.key", "clinic-ca.crt", "clinic.crt", "clinic.key")
+NAMES = ("edge.toml", "cloud-ca.crt", "cloud.crt", "cloud.key", "clinic-ca.crt", "clinic.crt", "clinic.key")
 BUNDLE_BYTES_MAX = 1_048_576  # a bundle has 10 KiB; a configuration of 256 coolers 30 KiB
 
 
@@ -50,7 +50,7 @@ class GatewayPlan:
 
 
 def configuration(plan: GatewayPlan) -> str:
-    """Return ``config.toml``; certificates are named relative to its own folder."""
+    """Return ``edge.toml``; certificates are named relative to its own folder."""
     tables = plan.tables or {}
     parts = [
         toml.pairs({"gateway": plan.gateway, "site": plan.site, "data_dir": plan.data_dir}),
@@ -74,7 +74,7 @@ def files_of(plan: GatewayPlan, *, cloud: Authority, clinic: Authority | None) -
     """
     if (plan.clinic is None) is not (clinic is None):
         raise ProvisioningError("a clinic broker and a clinic authority belong together; one of them is missing")
-    files = {"config.toml": configuration(plan).encode()}
+    files = {"edge.toml": configuration(plan).encode()}
     for stem, authority in (("cloud", cloud), ("clinic", clinic)):
         if authority:
             issued = authority.issue_client(plan.gateway)
@@ -109,7 +109,7 @@ def unpack(archive_path: Path, folder: Path) -> list[Path]:
             files = _read(archive)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ProvisioningError(f"{archive_path} is not a bundle: {error}") from error
-    if missing := {"config.toml", "cloud-ca.crt", "cloud.crt", "cloud.key"} - files.keys():
+    if missing := {"edge.toml", "cloud-ca.crt", "cloud.crt", "cloud.key"} - files.keys():
         raise ProvisioningError(f"{archive_path} is not a whole bundle: {', '.join(sorted(missing))} missing")
     make_private_folder(folder)
     for name, data in files.items():

@@ -51,7 +51,7 @@ def demo(
 ) -> None:
     """Simulated coolers report through real brokers, a real gateway and real ingest onto the console, at sixty times real speed.
 
-    With DATABASE_URL, INFLUX_URL (and INFLUX_API, INFLUX_DATABASE, INFLUX_BUCKET, INFLUX_ORG) the real services are used.
+    With DATABASE_URL, INFLUX_URL (and INFLUX_API, INFLUX_BUCKET, INFLUX_ORG, INFLUX_TOKEN) the real services are used.
     """
     screen = Console()
     stopping = threading.Event()

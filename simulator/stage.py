@@ -220,7 +220,7 @@ def _gateway(ground: _Ground, index: int, *, cloud: Authority, clinic: Authority
     bundle.unpack(archive, home)
     archive.unlink()
     name = "gateway" if index == 0 else f"gateway-{index + 1}"
-    return Program(name, icecap("edge", "run", "--config", str(home / "config.toml")))
+    return Program(name, icecap("edge", "run", "--config", str(home / "edge.toml")))
 
 
 def _ingest(ground: _Ground, authority: Authority) -> Program:
@@ -240,16 +240,16 @@ def _ingest(ground: _Ground, authority: Authority) -> Program:
 
 
 def _influx(settings: Settings) -> str:
-    """The projection into a real InfluxDB, when the caller has one."""
+    """The projection into a real InfluxDB, when the caller has one; secrets stay in the environment, which the children inherit."""
     url = settings.service("INFLUX_URL")
     if not url:
         return ""
-    values: dict[str, toml.Scalar] = {"url": url, "api": settings.service("INFLUX_API") or "v1"}
-    for key, name in (("database", "INFLUX_DATABASE"), ("bucket", "INFLUX_BUCKET"), ("org", "INFLUX_ORG")):
-        if value := settings.service(name):
-            values[key] = value
-    if values["api"] == "v1":
-        values.setdefault("database", "icecap")
+    api = settings.service("INFLUX_API") or ("v2" if settings.service("INFLUX_TOKEN") else "v1")
+    values: dict[str, toml.Scalar] = {"url": url, "api": api, "bucket": settings.service("INFLUX_BUCKET") or "icecap"}
+    if org := settings.service("INFLUX_ORG"):
+        values["org"] = org
+    secrets = {"token_env": "INFLUX_TOKEN", "user_env": "INFLUX_USER", "password_env": "INFLUX_PASSWORD"}
+    values |= {key: name for key, name in secrets.items() if settings.service(name)}
     return toml.table("influx", values)
 
 

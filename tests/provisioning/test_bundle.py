@@ -49,13 +49,13 @@ def test_an_unpacked_bundle_is_a_configuration_that_the_gateway_accepts(tmp_path
 
     paths = unpack(archive, tmp_path / "etc")
 
-    config = edge_config.load(tmp_path / "etc" / "config.toml")
+    config = edge_config.load(tmp_path / "etc" / "edge.toml")
     assert config.gateway == GATEWAY
     assert set(config.devices) == {"cooler-0001", "cooler-0002"}
     assert config.cloud.key == tmp_path / "etc" / "cloud.key"
     assert config.mqtt[0].topic[0].filter == "coolers/+/telemetry"
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths} == {
-        "config.toml": 0o644,
+        "edge.toml": 0o644,
         "cloud-ca.crt": 0o644,
         "cloud.crt": 0o644,
         "cloud.key": 0o600,
@@ -68,8 +68,8 @@ def test_an_unpacked_bundle_is_a_configuration_that_the_gateway_accepts(tmp_path
 def test_a_gateway_without_mqtt_coolers_gets_no_clinic_certificate(cloud):
     files = files_of(plan(clinic=None), cloud=cloud, clinic=None)
 
-    assert set(files) == {"config.toml", "cloud-ca.crt", "cloud.crt", "cloud.key"}
-    assert "source" not in tomllib.loads(files["config.toml"].decode())
+    assert set(files) == {"edge.toml", "cloud-ca.crt", "cloud.crt", "cloud.key"}
+    assert "source" not in tomllib.loads(files["edge.toml"].decode())
 
 
 @pytest.mark.parametrize("with_endpoint", [True, False])
@@ -99,16 +99,16 @@ def archive_of(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path
     return path
 
 
-WHOLE = [member(name) for name in ("config.toml", "cloud-ca.crt", "cloud.crt", "cloud.key")]
+WHOLE = [member(name) for name in ("edge.toml", "cloud-ca.crt", "cloud.crt", "cloud.key")]
 
 
 @pytest.mark.parametrize(
     "evil",
     [
-        member("../config.toml"),
+        member("../edge.toml"),
         member("/etc/passwd"),
         member("cron.sh"),
-        member("config.toml"),  # a second one
+        member("edge.toml"),  # a second one
         member("clinic.key", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
         member("clinic.key", b"", type=tarfile.LNKTYPE, linkname="cloud.key"),
         member("clinic.key", b"", type=tarfile.FIFOTYPE),
