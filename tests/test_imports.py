@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import icecap
-
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("dashboards", "edge", "ingest", "native", "protocol", "provisioning", "simulator")
 NOT_MODULES = {"migrations"}  # alembic runs these as scripts
@@ -84,16 +82,6 @@ def test_logic_loads_no_transport() -> None:
     logic = [name for name in modules() if name.split(".")[0] == "protocol"]
 
     assert _loaded_by(*logic) & (FOREIGN_TO_LOGIC - {"socket"}) == set()
-
-
-@pytest.mark.parametrize("verb", icecap.MOUNTS)
-def test_every_mounted_command_line_is_there(verb: str) -> None:
-    module, attribute, help_text, _extra = icecap.MOUNTS[verb]
-
-    run = _fresh(f"import {module}; {module}.{attribute}")
-
-    assert run.returncode == 0, run.stderr
-    assert help_text.endswith(".")
 
 
 @pytest.mark.parametrize("name", PACKAGES)
