@@ -1,0 +1,1 @@
+"""The boards: which questions are asked where."""
