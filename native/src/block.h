@@ -11,6 +11,7 @@ static int plan_lanes(Job *job, uint8_t *memory) {
     scratch.y = (int32_t *)(scratch.residual + rows);
     scratch.alternative = scratch.y + rows;
     scratch.sorted = scratch.alternative + rows;
+    scratch.slots = (uint16_t *)(scratch.sorted + rows);
     clock_of(job, scratch.residual);
     int lanes = job->channels + (job->clock == CLOCK_CHANNEL);
     for (int lane = 0; lane < lanes; lane++) prepare_lane(job, lane, &scratch);
@@ -61,7 +62,7 @@ static int session_store(Session *session, const Job *job, uint32_t crc) {
 /* Encode `job`; *out is malloc'ed, *length its size. */
 static int encode_job(Job *job, uint8_t **out, size_t *length) {
     size_t rows = (size_t)job->rows, lanes_max = (size_t)job->channels + 1;
-    uint8_t *memory = malloc(rows * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)));
+    uint8_t *memory = malloc(rows * (2 * sizeof(int64_t) + 3 * sizeof(int32_t) + 4 * sizeof(uint16_t)) + 64);
     int two = rows * (size_t)job->channels >= TWO_STATES_FROM, result = DP_NO_MEMORY;
     uint32_t states[2];
     *out = NULL;

@@ -31,25 +31,31 @@ static int64_t histogram_price(const Histogram *seen, int shape, int q) {
     return price;
 }
 
-/* Best shape and table for a histogram whose low bits are fixed; climbs from the scale `start`. */
+/* Price of `shape` at the best table near q. */
+static int64_t climb(const Histogram *seen, int shape, int first, int64_t price, int *q) {
+    for (int way = -1; way <= 1; way += 2)
+        while (*q + way >= first && *q + way < SCALES) {
+            int64_t next = histogram_price(seen, shape, *q + way);
+            if (next >= price) break;
+            price = next;
+            *q += way;
+        }
+    return price;
+}
+
+/* Best shape and table for a histogram whose low bits are fixed; starts at the scale `start`. A shape that is no better at the best
+ * place of the one before is not looked at further. */
 static int64_t best_table(const Histogram *seen, int start, int *shape, int *scale) {
     int low = scale_low(start), first = low ? 16 : 0, q = scale_table(start);
-    int64_t best = -1;
-    for (int candidate = 0; candidate < SHAPES; candidate++) {
+    int64_t best = climb(seen, 0, first, histogram_price(seen, 0, q), &q);
+    *shape = 0;
+    for (int candidate = 1; candidate < SHAPES; candidate++) {
         int64_t price = histogram_price(seen, candidate, q);
-        for (int way = -1; way <= 1; way += 2) {
-            int64_t next;
-            while (q + way >= first && q + way < SCALES && (next = histogram_price(seen, candidate, q + way)) < price) {
-                price = next;
-                q += way;
-            }
-        }
-        if (best < 0 || price < best) {
-            best = price;
-            *shape = candidate;
-            *scale = low ? 16 + 3 * low + (q - 16) : q;
-        }
+        if (price >= best) continue;
+        best = climb(seen, candidate, first, price, &q);
+        *shape = candidate;
     }
+    *scale = low ? 16 + 3 * low + (q - 16) : q;
     return best + 256 * (int64_t)low * seen->count;
 }
 

@@ -62,24 +62,34 @@ static int reader_open(Reader *reader, const uint8_t *data, size_t length) {
     return reader->x < STATE_LOW || (reader->two && reader->y < STATE_LOW) ? DP_BAD_HEADER : DP_OK;
 }
 
-/* A residual behind its escape; DP_BAD_VALUE when it cannot belong to a 30-bit code. */
-static inline int64_t get_excess(uint32_t *x, Words *words, const Table *table) {
+/* A residual behind its escape. */
+static __attribute__((noinline)) int64_t get_excess(uint32_t *x, Words *words, const Table *table) {
     int negative = (int)get_raw(x, words, 1);
     uint64_t size = get_gamma(x, words) + (uint64_t)table->radius + 1;
     return (int64_t)(negative ? 0 - size : size);
 }
 
-static inline int64_t get_residual(uint32_t *x, Words *words, const Table *table) {
+/* The caller has checked that words->at <= words->end. */
+static inline __attribute__((always_inline)) int64_t get_residual(uint32_t *x, Words *words, const Table *table) {
     uint32_t slot = *x & (PROBABILITY - 1);
-    int symbol = table->symbol[slot];
+    int symbol = table->bucket[slot / 4];
+    while (UNLIKELY(slot >= table->range[symbol + 1] >> 16)) symbol++;
     uint32_t range = table->range[symbol];
-    *x = rans_advance(*x, range >> 16, range & 0xFFFF, words);
-    if (UNLIKELY(symbol == table->escape)) return get_excess(x, words, table);
+    *x = rans_advance_quick(*x, range >> 16, range & 0xFFFF, words);
+    if (UNLIKELY(symbol == table->escape)) {
+        Words rest = *words; /* copies, so that the fast path keeps both in registers */
+        uint32_t state = *x;
+        int64_t excess = get_excess(&state, &rest, table);
+        *words = rest;
+        *x = state;
+        return excess;
+    }
     return symbol - table->radius;
 }
 
 /* ---- header */
 static int get_levels(Reader *reader, Channel *channel) {
+    Words *words = &reader->words;
     int count = (int)get_raw(&reader->x, &reader->words, 8);
     channel->origin = (int64_t)get_raw(&reader->x, &reader->words, 8);
     uint64_t usual = get_number(&reader->x, &reader->words);
@@ -89,12 +99,13 @@ static int get_levels(Reader *reader, Channel *channel) {
     channel->levels = (int16_t)count;
     channel->level[0] = 0;
     for (int i = 1; i < count; i++) {
+        if (words->at > words->end) return DP_TRUNCATED;
         uint64_t steps = get_flag(&reader->x, &reader->words, HEAD_GAP_CLEAR) ? get_number(&reader->x, &reader->words) + 2 : 1;
-        int64_t rest = get_residual(&reader->x, &reader->words, &tables[2][scale_table(scale)][0]);
+        if (words->at > words->end) return DP_TRUNCATED;
+        int64_t rest = get_residual(&reader->x, words, &tables[2][scale_table(scale)][0]);
         rest = (int64_t)((uint64_t)rest << low | get_raw(&reader->x, &reader->words, low));
         value = wrap_add(value, wrap_add((int64_t)(steps * usual), rest));
         channel->level[i] = value;
-        if (reader->words.at > reader->words.end) return DP_TRUNCATED;
     }
     int64_t zero = wrap_subtract(channel->first, channel->level[channel->origin]);
     for (int i = 0; i < count; i++) channel->level[i] = wrap_add(channel->level[i], zero);
@@ -211,13 +222,20 @@ static int get_head(Reader *reader, const Session *session) {
 /* ---- rows */
 static inline int outside(int64_t top, int low) { return (uint64_t)(top + (CODE_LIMIT >> low)) >= (uint64_t)(2 * (int64_t)CODE_LIMIT >> low); }
 
-static inline int decode_plain(Channel *channel, uint32_t *x, Words *words, int gain, int64_t *value) {
-    int64_t mean = channel->s + channel->b;
+static inline __attribute__((always_inline)) int decode_plain(Channel *channel, uint32_t *x, Words *words, int gain, int64_t *value) {
+    int64_t mean = channel->s + channel->b, quarter, y;
     int class = channel->classes == 3 ? residual_class(channel) : 0, low = channel->low[class];
-    int64_t quarter = quarters(mean, low);
-    int64_t y = (int64_t)((uint64_t)(quarter >> 2) + (uint64_t)get_residual(x, words, channel->table[class] + (quarter & 3)));
-    if (UNLIKELY(outside(y, low))) return DP_BAD_VALUE;
-    if (low) y = (int64_t)((uint64_t)y << low | get_raw(x, words, low));
+    const Table *table = channel->table[class];
+    if (LIKELY(low == 0)) {
+        quarter = quarters(mean, 0);
+        y = (int64_t)((uint64_t)(quarter >> 2) + (uint64_t)get_residual(x, words, table + (quarter & 3)));
+        if (UNLIKELY(outside(y, 0))) return DP_BAD_VALUE;
+    } else {
+        quarter = quarters(mean, low);
+        y = (int64_t)((uint64_t)(quarter >> 2) + (uint64_t)get_residual(x, words, table + (quarter & 3)));
+        if (UNLIKELY(outside(y, low))) return DP_BAD_VALUE;
+        y = (int64_t)((uint64_t)y << low | get_raw(x, words, low));
+    }
     int64_t error = (y << FRACTION) - mean;
     if (channel->classes == 3) remember(channel, error);
     follow(channel, mean, error, gain);
@@ -225,7 +243,7 @@ static inline int decode_plain(Channel *channel, uint32_t *x, Words *words, int 
     return DP_OK;
 }
 
-static inline int decode_bounded(Channel *channel, uint32_t *x, Words *words, int gain, int64_t *value) {
+static inline __attribute__((always_inline)) int decode_bounded(Channel *channel, uint32_t *x, Words *words, int gain, int64_t *value) {
     int64_t mean = channel->s + channel->b, steps = get_residual(x, words, channel->table[0]);
     if (UNLIKELY(outside(steps, 0))) return DP_BAD_VALUE;
     int64_t y = whole(mean) + steps * channel->step;
@@ -266,6 +284,7 @@ static __attribute__((noinline)) int decode_rare(Channel *channel, uint32_t *x, 
             return DP_OK;
         }
     }
+    if (UNLIKELY(words->at > words->end)) return DP_TRUNCATED; /* the flag may have taken the last word */
     if (channel->waiting) {
         channel->waiting = 0;
         if (channel->mode == MODE_LEVELS || channel->mode == MODE_AFFINE) return value_of(channel, 0, out);
@@ -292,35 +311,47 @@ static __attribute__((noinline)) int decode_rare(Channel *channel, uint32_t *x, 
     return DP_OK;
 }
 
-/* One row. Written for constants `two` and `first`, so that the loop over later rows has neither question. */
-static inline __attribute__((always_inline)) int decode_row(Reader *reader, const uint8_t *order, int active, int row, int two, int first) {
+/* One cell of the row; `first` is a constant, so that later rows do not ask. */
+static inline __attribute__((always_inline)) int decode_cell(
+    Reader *reader, Channel *channel, uint32_t *state, Words *words, int64_t *at, int row, int gain, int first) {
+    int64_t value = 0;
+    int result = DP_OK;
+    if (UNLIKELY(words->at > words->end)) return DP_TRUNCATED;
+    if (UNLIKELY(channel->kind >= KIND_RARE)) {
+        Words rest = *words;
+        uint32_t x = *state;
+        int clock = channel->column == reader->channels;
+        uint8_t *valid = reader->valid && !clock ? reader->valid + (size_t)row * reader->channels + channel->column : NULL;
+        result = decode_rare(channel, &x, &rest, gain, clock ? reader->ts_ms + row : at + channel->column, valid);
+        *words = rest;
+        *state = x;
+        return result;
+    }
+    if (first && channel->waiting) channel->waiting = 0;
+    else if (channel->kind == KIND_PLAIN) result = decode_plain(channel, state, words, gain, &value);
+    else result = decode_bounded(channel, state, words, gain, &value);
+    at[channel->column] = (int64_t)((uint64_t)value + (uint64_t)channel->base);
+    return result;
+}
+
+/* One row. With two states neighbours take turns, and the CPU works on both at once. */
+static inline __attribute__((always_inline)) int decode_row(Reader *reader, Channel *const *order, int active, int row, int two, int first) {
     Words words = reader->words;
     uint32_t x = reader->x, y = reader->y;
-    int64_t *at = reader->cells + (size_t)row * reader->channels, value = 0;
-    int gain = row_gain(row), result = DP_OK;
+    int64_t *at = reader->cells + (size_t)row * reader->channels;
+    int gain = row_gain(row), result = DP_OK, i = 0;
     if (!first && reader->clock == CLOCK_GAPS) {
         uint64_t missing = get_flag(&x, &words, CALM[reader->calm]) ? get_gamma(&x, &words) + 1 : 0;
         reader->ts_ms[row] = wrap_add(reader->ts_ms[row - 1], wrap_multiply(reader->period_ms, (int64_t)(missing + 1)));
     }
-    for (int i = 0; i < active; i++) {
-        Channel *channel = &reader->channel[order[i]];
-        uint32_t *state = two && (i & 1) ? &y : &x;
-        if (UNLIKELY(words.at > words.end)) return DP_TRUNCATED;
-        if (LIKELY(channel->kind == KIND_PLAIN || channel->kind == KIND_BOUNDED)) {
-            if (first && channel->waiting) {
-                channel->waiting = 0;
-                value = 0;
-            } else {
-                result = channel->kind == KIND_PLAIN ? decode_plain(channel, state, &words, gain, &value)
-                                                     : decode_bounded(channel, state, &words, gain, &value);
-            }
-            at[channel->column] = (int64_t)((uint64_t)value + (uint64_t)channel->base);
-        } else if (channel->column == reader->channels) {
-            result = decode_rare(channel, state, &words, gain, reader->ts_ms + row, NULL);
-        } else {
-            uint8_t *valid = reader->valid ? reader->valid + (size_t)row * reader->channels + channel->column : NULL;
-            result = decode_rare(channel, state, &words, gain, at + channel->column, valid);
-        }
+    for (; two && i + 1 < active; i += 2) {
+        result = decode_cell(reader, order[i], &x, &words, at, row, gain, first);
+        if (UNLIKELY(result != DP_OK)) return result;
+        result = decode_cell(reader, order[i + 1], &y, &words, at, row, gain, first);
+        if (UNLIKELY(result != DP_OK)) return result;
+    }
+    for (; i < active; i++) {
+        result = decode_cell(reader, order[i], &x, &words, at, row, gain, first);
         if (UNLIKELY(result != DP_OK)) return result;
     }
     reader->words = words;
@@ -331,9 +362,9 @@ static inline __attribute__((always_inline)) int decode_row(Reader *reader, cons
 
 static int decode_rows(Reader *reader) {
     int lanes = reader->channels + (reader->clock == CLOCK_CHANNEL), active = 0, result;
-    uint8_t order[CHANNELS + 1];
+    Channel *order[CHANNELS + 1];
     for (int lane = 0; lane < lanes; lane++)
-        if (reader->channel[lane].kind != KIND_SILENT) order[active++] = (uint8_t)lane;
+        if (reader->channel[lane].kind != KIND_SILENT) order[active++] = &reader->channel[lane];
     reader->ts_ms[0] = 0;
     result = decode_row(reader, order, active, 0, reader->two, 1);
     for (int row = 1; result == DP_OK && reader->two && row < reader->rows; row++) result = decode_row(reader, order, active, row, 1, 0);

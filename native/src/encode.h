@@ -237,9 +237,14 @@ static inline void encode_plain(Ops *ops, Channel *channel, int64_t y, int gain)
         remember(channel, error);
     }
     low = channel->low[class];
-    int64_t quarter = quarters(mean, low);
-    put_residual(ops, channel->table[class] + (quarter & 3), (y >> low) - (quarter >> 2));
-    if (low) put_raw(ops, (uint64_t)y, low);
+    if (LIKELY(low == 0)) {
+        int64_t quarter = quarters(mean, 0);
+        put_residual(ops, channel->table[class] + (quarter & 3), y - (quarter >> 2));
+    } else {
+        int64_t quarter = quarters(mean, low);
+        put_residual(ops, channel->table[class] + (quarter & 3), (y >> low) - (quarter >> 2));
+        put_raw(ops, (uint64_t)y, low);
+    }
     follow(channel, mean, error, gain);
 }
 
@@ -249,7 +254,7 @@ static inline void encode_bounded(Ops *ops, Channel *channel, const Quantiser *m
     follow(channel, mean, (steps * channel->step) << FRACTION, gain);
 }
 
-static void encode_rare(Job *job, Channel *channel, int row, int gain) {
+static __attribute__((noinline)) void encode_rare(Job *job, Channel *channel, int row, int gain) {
     Ops *ops = &job->ops;
     int lane = channel->column;
     int64_t y = job->y[(size_t)lane * job->rows + row];
@@ -287,36 +292,45 @@ static void encode_rare(Job *job, Channel *channel, int row, int gain) {
     }
 }
 
+/* One row. The symbol list is kept in a local copy, which the compiler keeps in registers. */
+static inline void encode_row(Job *job, Channel *const *order, const Quantiser *made, int active, int row, int two) {
+    Ops ops = job->ops;
+    int gain = row_gain(row);
+    ops.state = 0;
+    if (row && job->clock == CLOCK_GAPS) {
+        int64_t missing = (job->ts_ms[row] - job->ts_ms[row - 1]) / job->period_ms - 1;
+        put_flag(&ops, missing != 0, CALM[job->calm]);
+        if (missing) put_gamma(&ops, (uint64_t)missing - 1);
+    }
+    for (int i = 0; i < active; i++) {
+        Channel *channel = order[i];
+        ops.state = two && (i & 1) ? 0x80000000u : 0;
+        int64_t y = job->y[(size_t)channel->column * job->rows + row];
+        if (UNLIKELY(channel->kind >= KIND_RARE || channel->waiting)) {
+            job->ops = ops;
+            encode_rare(job, channel, row, gain);
+            ops = job->ops;
+        } else if (channel->kind == KIND_PLAIN) {
+            encode_plain(&ops, channel, y, gain);
+        } else {
+            encode_bounded(&ops, channel, &made[i], y, gain);
+        }
+    }
+    job->ops = ops;
+}
+
 static int encode_rows(Job *job, int two) {
-    Ops *ops = &job->ops;
-    int lanes = job->channels + (job->clock == CLOCK_CHANNEL), active = 0, rows = job->rows;
-    uint8_t order[CHANNELS + 1];
+    int lanes = job->channels + (job->clock == CLOCK_CHANNEL), active = 0;
+    Channel *order[CHANNELS + 1];
     Quantiser made[CHANNELS + 1];
     for (int lane = 0; lane < lanes; lane++) {
         if (job->channel[lane].kind == KIND_SILENT) continue;
         made[active] = quantiser(job->channel[lane].mode == MODE_BOUNDED ? job->channel[lane].step : 1);
-        order[active++] = (uint8_t)lane;
+        order[active++] = &job->channel[lane];
     }
-    for (int row = 0; row < rows; row++) {
-        int gain = row_gain(row);
-        if (!ops_reserve(ops, (size_t)OPS_PER_CELL * (active + 1))) return DP_NO_MEMORY;
-        ops->state = 0;
-        if (row && job->clock == CLOCK_GAPS) {
-            int64_t missing = (job->ts_ms[row] - job->ts_ms[row - 1]) / job->period_ms - 1;
-            put_flag(ops, missing != 0, CALM[job->calm]);
-            if (missing) put_gamma(ops, (uint64_t)missing - 1);
-        }
-        for (int i = 0; i < active; i++) {
-            Channel *channel = &job->channel[order[i]];
-            ops->state = two && (i & 1) ? 0x80000000u : 0;
-            if (channel->kind == KIND_RARE || channel->waiting) {
-                encode_rare(job, channel, row, gain);
-                continue;
-            }
-            int64_t y = job->y[(size_t)order[i] * rows + row];
-            if (channel->kind == KIND_PLAIN) encode_plain(ops, channel, y, gain);
-            else encode_bounded(ops, channel, &made[i], y, gain);
-        }
+    for (int row = 0; row < job->rows; row++) {
+        if (!ops_reserve(&job->ops, (size_t)OPS_PER_CELL * (active + 1))) return DP_NO_MEMORY;
+        encode_row(job, order, made, active, row, two);
     }
     return DP_OK;
 }

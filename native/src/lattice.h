@@ -58,13 +58,19 @@ static void fit_basic(const int64_t *value, int count, Channel *channel, int32_t
     }
 }
 
-/* Sorted distinct values of y into `sorted`; returns how many. */
-static int distinct(const int32_t *y, int count, int32_t *sorted) {
-    int kept = 0;
-    memcpy(sorted, y, (size_t)count * sizeof *y);
-    qsort(sorted, (size_t)count, sizeof *sorted, ascending32);
-    for (int i = 0; i < count; i++)
-        if (kept == 0 || sorted[i] != sorted[kept - 1]) sorted[kept++] = sorted[i];
+/* Sorted distinct values of y into `sorted`; returns how many. A hash first: there are far fewer values than rows. */
+static int distinct(const int32_t *y, int count, int32_t *sorted, uint16_t *slots) {
+    int kept = 0, bits = 4;
+    while (1 << bits < 2 * count) bits++;
+    memset(slots, 0, sizeof *slots << bits);
+    for (int i = 0; i < count; i++) {
+        uint32_t slot = ((uint32_t)y[i] * 2654435761u) >> (32 - bits);
+        while (slots[slot] && sorted[slots[slot] - 1] != y[i]) slot = (slot + 1) & ((1u << bits) - 1);
+        if (slots[slot]) continue;
+        sorted[kept] = y[i];
+        slots[slot] = (uint16_t)++kept;
+    }
+    qsort(sorted, (size_t)kept, sizeof *sorted, ascending32);
     return kept;
 }
 
@@ -102,7 +108,7 @@ static int affine_try(const int32_t *y, int count, const int32_t *sorted, int ke
 }
 
 /* Evenly spaced with a spacing that is not a whole number: value = base + ((k * step + offset) >> 16), as an ADC behind a printf makes. */
-static int fit_affine(const int32_t *y, int count, Channel *channel, int32_t *out, int32_t *sorted) {
+static int fit_affine(const int32_t *y, int count, Channel *channel, int32_t *out, int32_t *sorted, uint16_t *slots) {
     int32_t nearest = CODE_LIMIT;
     int kept;
     for (int i = 1; i < count; i++) {
@@ -110,7 +116,7 @@ static int fit_affine(const int32_t *y, int count, Channel *channel, int32_t *ou
         if (gap && gap < nearest) nearest = gap;
     }
     if (nearest < 3) return 0; /* decides nearly every channel, before any sorting */
-    kept = distinct(y, count, sorted);
+    kept = distinct(y, count, sorted, slots);
     nearest = CODE_LIMIT;
     for (int i = 1; i < kept; i++)
         if (sorted[i] - sorted[i - 1] < nearest) nearest = sorted[i] - sorted[i - 1];

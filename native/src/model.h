@@ -14,8 +14,8 @@ enum { HEAD_MASKS_CLEAR = 3900, HEAD_REASONS_CLEAR = 4000, HEAD_SECONDS_CLEAR = 
 enum { HEAD_MASK_CLEAR = 2048, HEAD_FRESH_CLEAR = 3900, HEAD_GAP_CLEAR = 3500 };
 
 typedef struct {
-    uint8_t symbol[PROBABILITY];      /* which symbol a slot belongs to */
-    uint32_t range[SYMBOLS_MAX];      /* start << 16 | frequency */
+    uint8_t bucket[PROBABILITY / 4];  /* first symbol of four slots: a quarter of the cache a full table would need */
+    uint32_t range[SYMBOLS_MAX + 1];  /* start << 16 | frequency; one more start behind the last */
     uint16_t price[SYMBOLS_MAX];      /* 1/256 bit */
     int radius, escape;
 } Table;
@@ -23,22 +23,25 @@ typedef struct {
 static Table tables[SHAPES][SCALES][4];
 
 typedef struct {
+    /* what the row loops touch, first so that it shares cache lines */
+    int64_t s, b;                     /* level and slope in 1/4096 */
+    const Table *table[3];
+    const int32_t *level_gain, *slope_gain;
+    int low[3];                       /* bits sent raw below the residual */
+    int gain_mask;                    /* 0 once settled: the start-up schedule is over */
+    int kind, column, waiting, present;
+    int64_t base;                     /* added to y where the value is y + base */
+    int64_t step;                     /* common divisor, quantiser step, or 1/65536 of a lattice's spacing */
+    int64_t e1, e2, e3;               /* magnitudes of the last residuals */
+    int64_t calm_below, wild_above;   /* classes of recent residuals */
     /* choices, sent in the header */
     uint8_t mode, predictor, shape, classes, scale[3], middle;
     uint8_t masked, drop, back;       /* chances that a sample is missing, and that the next one is back */
     uint8_t unit, zero;               /* remainder: power of ten, chance of a zero */
+    uint8_t carried;
     int16_t levels;
-    int64_t first, step, offset, origin;
-    /* state while walking rows */
-    int64_t s, b, e1, e2, e3;         /* level and slope in 1/4096; the last residuals' magnitudes */
-    int64_t calm_below, wild_above;   /* classes of recent residuals */
-    int64_t base;                     /* added to y where the value is y + base */
+    int64_t first, offset, origin;
     uint64_t last, before;            /* wide: the last two values */
-    const Table *table[3];
-    int low[3];                       /* bits sent raw below the residual */
-    const int32_t *level_gain, *slope_gain;
-    int gain_mask;                    /* 0 once settled: the start-up schedule is over */
-    int kind, column, waiting, present, carried;
     int64_t level[LEVELS_MAX];
 } Channel;
 
@@ -57,9 +60,10 @@ static void model_init(void) {
                 for (int symbol = 0; symbol <= table->escape; symbol++, frequency++) {
                     table->range[symbol] = start << 16 | *frequency;
                     table->price[symbol] = PRICE[*frequency];
-                    memset(table->symbol + start, symbol, *frequency);
+                    for (uint32_t slot = (start + 3) / 4; slot * 4 < start + *frequency; slot++) table->bucket[slot] = (uint8_t)symbol;
                     start += *frequency;
                 }
+                table->range[table->escape + 1] = start << 16;
             }
 }
 

@@ -3,7 +3,7 @@
 #define ICECAP_PREPARE_H
 #include "choose.h"
 
-typedef struct { int64_t *value, *residual; int32_t *y, *alternative, *sorted; } Scratch;
+typedef struct { int64_t *value, *residual; int32_t *y, *alternative, *sorted; uint16_t *slots; } Scratch;
 
 /* Bounded values must stay clear of the ends of int64: what the decoder rebuilds may lie a bound further out. */
 static int64_t bounded_limit(void) { return INT64_C(1) << 62; }
@@ -32,7 +32,7 @@ static int64_t prepare_lossless(Channel *channel, const Scratch *scratch, int co
     }
     if (channel->mode == MODE_PLAIN) {
         other = *channel;
-        if (fit_affine(y, count, &other, candidate, scratch->sorted)) {
+        if (fit_affine(y, count, &other, candidate, scratch->sorted, scratch->slots)) {
             *channel = other;
             memcpy(y, candidate, (size_t)count * sizeof *y);
         }
@@ -101,7 +101,7 @@ static void prepare_planned(Channel *channel, const Scratch *scratch, int count,
         int32_t *candidate = scratch->alternative;
         if (mode == MODE_PLAIN || mode == MODE_DIVISOR) {
             fits = 1;
-        } else if ((mode == MODE_AFFINE && channel->mode == MODE_PLAIN && fit_affine(scratch->y, count, channel, candidate, scratch->sorted))
+        } else if ((mode == MODE_AFFINE && channel->mode == MODE_PLAIN && fit_affine(scratch->y, count, channel, candidate, scratch->sorted, scratch->slots))
                    || (mode == MODE_LEVELS && channel->step <= LEVEL_STEP_MAX && fit_levels(scratch->y, count, channel, candidate, scratch->sorted))
                    || (mode == MODE_REMAINDER && channel->mode == MODE_PLAIN && fit_remainder(scratch->value, count, channel, candidate))) {
             memcpy(scratch->y, candidate, (size_t)count * sizeof *candidate);

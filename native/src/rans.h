@@ -119,6 +119,14 @@ static inline uint32_t refill(uint32_t x, Words *words) {
     return x;
 }
 
+/* The same without a branch, for the symbol after a check that at <= end: whether a word is due is anybody's guess. */
+static inline uint32_t rans_advance_quick(uint32_t x, uint32_t start, uint32_t frequency, Words *words) {
+    x = frequency * (x >> PROBABILITY_BITS) + (x & (PROBABILITY - 1)) - start;
+    uint32_t due = x < STATE_LOW, filled = x << 16 | load_u16(words->at);
+    words->at += 2 * due;
+    return due ? filled : x;
+}
+
 static inline uint32_t rans_advance(uint32_t x, uint32_t start, uint32_t frequency, Words *words) {
     return refill(frequency * (x >> PROBABILITY_BITS) + (x & (PROBABILITY - 1)) - start, words);
 }
