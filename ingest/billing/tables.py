@@ -1,13 +1,25 @@
-"""Tables of the ledger. Not the rules (``ledger``, ``books``).
+"""Tables of billing: the ledger, courses, minted tokens, and the projection of sessions. Not the rules (``ledger``, ``books``, …).
 
-Invariant: rows of ``ledger_transaction`` and ``ledger_entry`` are never changed or deleted: triggers in both engines refuse (rule L2).
+Invariant: rows of ``IMMUTABLE`` are never changed or deleted: triggers in both engines refuse (rule L2). ``billing_session`` is a
+projection of facts and can be rebuilt.
 """
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, PrimaryKeyConstraint, String, Table
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, LargeBinary, PrimaryKeyConstraint, String, Table
 
 from ingest.schema import metadata
 
-__all__ = ["IMMUTABLE", "ledger_account", "ledger_chain", "ledger_entry", "ledger_transaction"]
+__all__ = [
+    "IMMUTABLE",
+    "billing_session",
+    "course",
+    "course_mode",
+    "grant_log",
+    "ledger_account",
+    "ledger_chain",
+    "ledger_entry",
+    "ledger_transaction",
+    "token",
+]
 
 ledger_chain = Table(
     "ledger_chain",
@@ -53,4 +65,86 @@ ledger_account = Table(
     Column("opened_ms", BigInteger, nullable=False),
 )
 
-IMMUTABLE = (ledger_transaction, ledger_entry)
+course = Table(
+    "course",
+    metadata,
+    Column("id", String(64), primary_key=True, comment="a pseudonym; names live only in the identity vault"),
+    Column("site", String(32), nullable=False),
+    Column("enrolled_on", String(10), nullable=False, comment="local day at the site, ISO"),
+    Column("price_book", String(32), nullable=False),
+    Column("price_book_version", Integer, nullable=False, comment="pinned at enrolment: a later list changes nothing (P17)"),
+    Column("currency", String(3), nullable=False),
+    Column("opened_ms", BigInteger, nullable=False),
+    Index(None, "site"),
+)
+
+course_mode = Table(
+    "course_mode",
+    metadata,
+    Column("course", String(64), nullable=False),
+    Column("from_day", String(10), nullable=False, comment="service days from here on, until the next row"),
+    Column("mode", String(16), nullable=False),
+    Column("payer", String(64), nullable=False),
+    PrimaryKeyConstraint("course", "from_day"),
+    comment="who pays, with dates (A3)",
+)
+
+grant_log = Table(
+    "grant_log",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("course", String(64), nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("requested_by", String(64), nullable=False),
+    Column("approved_by", String(64), nullable=False, comment="empty below the limit that needs two"),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, comment="SHA-256 over the tokens' keyed hashes"),
+    Column("hash", LargeBinary(32), nullable=False, comment="chain over all batches"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("token", LargeBinary(16), primary_key=True, comment="keyed hash: what facts carry"),
+    Column("course", String(64), nullable=False),
+    Column("site", String(32), nullable=False),
+    Column("token_class", String(16), nullable=False),
+    Column("uses", Integer, nullable=False, comment="paid and spare together"),
+    Column("spare", Integer, nullable=False),
+    Column("batch", BigInteger, nullable=False),
+    Column("replaces", LargeBinary(16), unique=True, comment="the lost token whose unspent uses this one carries (A8)"),
+    Column("issued_ms", BigInteger, nullable=False),
+    Index(None, "course"),
+)
+
+billing_session = Table(
+    "billing_session",
+    metadata,
+    Column("session", LargeBinary(16), primary_key=True),
+    Column("gateway", String(32), nullable=False),
+    Column("device", String(32), nullable=False),
+    Column("circuit", Integer, nullable=False),
+    Column("course", String(64), nullable=False, comment="empty while unknown: an orphan"),
+    Column("token", LargeBinary(16), nullable=False, comment="empty when nothing paid yet"),
+    Column("use_index", Integer, nullable=False),
+    Column("token_class", String(16), nullable=False),
+    Column("start", String(16), nullable=False),
+    Column("opened_ms", BigInteger, nullable=False, comment="the gateway's wall clock"),
+    Column("service_day", String(10), nullable=False, comment="local day at the site, ISO (K1)"),
+    Column("phase", String(16), nullable=False),
+    Column("step", String(16), nullable=False, comment="session.Commit"),
+    Column("end_reason", String(16), nullable=False),
+    Column("elapsed_ms", BigInteger, nullable=False),
+    Column("in_range_ms", BigInteger, nullable=False),
+    Column("post_in_range_ms", BigInteger, nullable=False),
+    Column("standing", String(16), nullable=False, comment="reserved, funded, unfunded, free, released, held, orphan"),
+    Column("postings", Integer, nullable=False, comment="how often its standing was posted: part of the next key"),
+    Column("continues", LargeBinary(16), nullable=False, comment="the session that goes on here after a machine swap (S5), or empty"),
+    Column("agrees", Boolean, nullable=False, comment="false: the gateway's own summary differs from the replay"),
+    Index(None, "continues"),
+    Index(None, "course"),
+    Index(None, "device", "opened_ms"),
+)
+
+IMMUTABLE = (ledger_transaction, ledger_entry, grant_log)

@@ -8,8 +8,7 @@ from ingest.store import Store
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    one = Store.open(store_url)
-    one.migrate()
+def store(migrated_url: str) -> Iterator[Store]:
+    one = Store.open(migrated_url)
     yield one
     one.close()

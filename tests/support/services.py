@@ -261,11 +261,11 @@ class Postgres(Service):
     directory: Path = field(default_factory=Path)
     databases: int = 0
 
-    def create_database(self) -> str:
-        """A new empty database as an SQLAlchemy address."""
+    def create_database(self, template: str = "template1") -> str:
+        """A new database as an SQLAlchemy address: empty, or a copy of ``template``."""
         self.databases += 1
         name = f"icecap_{self.databases}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return f"postgresql+psycopg://icecap@{HOST}:{self.port}/{name}"
 
     def drop_database(self, url: str) -> None:
