@@ -52,7 +52,7 @@ def broker(
     dns: Annotated[list[str] | None, typer.Option(help="A name at which clients call it; repeat.")] = None,
     ip: Annotated[list[str] | None, typer.Option(help="An address at which clients call it; repeat.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a broker is there to be reached
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8883,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8883,
     gateway: Annotated[list[str] | None, typer.Option(help="Clinic only: a gateway that reads the coolers; repeat.")] = None,
     user: Annotated[str, typer.Option(help="Account that Mosquitto runs as when it is started as root.")] = "mosquitto",
 ) -> None:
@@ -119,10 +119,10 @@ def bundle(
     site: Annotated[str, typer.Option(help="The clinic's id.")],
     cloud_ca: Annotated[Path, typer.Option(help="Folder of the cloud's authority.")],
     cloud_host: Annotated[str, typer.Option(help="The cloud's broker.")],
-    cloud_port: Annotated[int, typer.Option(min=1, max=65535)] = 8883,
+    cloud_port: Annotated[int, typer.Option(help="Its port.", min=1, max=65535)] = 8883,
     clinic_ca: Annotated[Path | None, typer.Option(help="Folder of the clinic's authority, when coolers speak MQTT.")] = None,
     clinic_host: Annotated[str, typer.Option(help="The clinic's broker.")] = "127.0.0.1",
-    clinic_port: Annotated[int, typer.Option(min=1, max=65535)] = 8883,
+    clinic_port: Annotated[int, typer.Option(help="Its port.", min=1, max=65535)] = 8883,
     cooler: Annotated[list[str] | None, typer.Option(help="SERIAL or SERIAL=PROFILE; repeat.")] = None,
 ) -> None:
     """Make the archive that turns one box into one gateway. It holds private keys: carry it, do not mail it."""
@@ -141,7 +141,9 @@ def bundle(
 
 
 @app.command()
-def unpack(archive: Path, folder: Annotated[Path, typer.Argument(help="For example /etc/icecap.")]) -> None:
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="The bundle.")], folder: Annotated[Path, typer.Argument(help="For example /etc/icecap.")]
+) -> None:
     """Unpack a bundle on the gateway."""
     with _plain_errors():
         paths = bundles.unpack(archive, folder)
@@ -164,7 +166,11 @@ def site(
 
 
 @app.command()
-def gateway(name: Annotated[str, typer.Argument(help="gw-…")], database: DatabaseOption, site: Annotated[str, typer.Option()]) -> None:
+def gateway(
+    name: Annotated[str, typer.Argument(help="gw-…")],
+    database: DatabaseOption,
+    site: Annotated[str, typer.Option(help="The clinic that it serves.")],
+) -> None:
     """Register a gateway as active: from now on the cloud takes what it sends."""
     from provisioning import registry
 
@@ -177,8 +183,8 @@ def gateway(name: Annotated[str, typer.Argument(help="gw-…")], database: Datab
 def cooler(
     serial: Annotated[str, typer.Argument(help="Serial number, lower case.")],
     database: DatabaseOption,
-    gateway: Annotated[str, typer.Option()],
-    profile: Annotated[str, typer.Option()] = "icecap-cooler",
+    gateway: Annotated[str, typer.Option(help="The gateway that reads it.")],
+    profile: Annotated[str, typer.Option(help="What its model measures.")] = "icecap-cooler",
 ) -> None:
     """Register where a cooler stands; again with another gateway: it has moved."""
     from provisioning import registry

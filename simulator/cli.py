@@ -32,7 +32,7 @@ PROFILE = "icecap-cooler"
 DAY_MS = 86_400_000
 TICK_S = 0.05  # a row a second needs no finer step, also when time is hurried
 
-CoolersOption = Annotated[int, typer.Option(min=COOLERS_MIN, max=COOLERS_MAX)]
+CoolersOption = Annotated[int, typer.Option(help="How many machines.", min=COOLERS_MIN, max=COOLERS_MAX)]
 SeedOption = Annotated[str, typer.Option(help="The same seed, the same history.")]
 FromOption = Annotated[datetime, typer.Option("--from", help="UTC.", formats=["%Y-%m-%dT%H:%M"])]
 FaultOption = Annotated[list[str] | None, typer.Option(help=f"KIND@FROM[-TO][:CIRCUIT][*STRENGTH], minutes; {', '.join(FaultKind)}.")]
@@ -45,11 +45,11 @@ def publish(
     host: Annotated[str, typer.Argument(help="The clinic's broker.")],
     credentials: Annotated[Path, typer.Argument(help="Folder with ca.crt and SERIAL.crt, SERIAL.key of every cooler.")],
     *,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8883,
+    port: Annotated[int, typer.Option(help="Its TLS port.", min=1, max=65535)] = 8883,
     coolers: CoolersOption = 4,
     seed: SeedOption = "icecap",
     start: FromOption = MORNING,
-    speed: Annotated[int, typer.Option(min=1, max=600)] = 1,
+    speed: Annotated[int, typer.Option(help="How many times faster than life.", min=1, max=600)] = 1,
     fault: FaultOption = None,
 ) -> None:
     """Let coolers report to a broker until Ctrl-C; every fault strikes the first of them."""
@@ -77,7 +77,7 @@ def record(
     *,
     seed: SeedOption = "icecap",
     start: FromOption = MORNING,
-    minutes: Annotated[int, typer.Option(min=1, max=24 * 60)] = 60,
+    minutes: Annotated[int, typer.Option(help="How long.", min=1, max=24 * 60)] = 60,
     fault: FaultOption = None,
 ) -> None:
     """Write what one cooler measures: a column a channel, in its unit; an empty cell is a missing sample."""

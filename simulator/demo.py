@@ -23,7 +23,7 @@ from simulator.account import Account
 from simulator.faults import Fault
 from simulator.publish import Feed, payload
 from simulator.report import Report
-from simulator.stage import PROFILE, Settings, Stage, environment, prepare
+from simulator.stage import GATEWAY, PROFILE, Settings, Stage, environment, prepare
 from simulator.supervisor import Supervisor
 from simulator.world import World
 
@@ -108,9 +108,9 @@ class Demo:
         try:
             scene.play(seconds)
             drained = scene.drain()
-            return scene.report(drained=drained)
         finally:
             scene.close()
+        return scene.report(drained=drained)
 
 
 class _Scene:
@@ -196,8 +196,11 @@ class _Scene:
         )
 
     def report(self, *, drained: bool) -> Report:
-        """The figures at the end."""
+        """The figures at the end. It ends the gateways, for nobody else may open the store of one that runs."""
         progress, latency = self.progress(), self._account.latency()
+        for program in self._stage.programs:
+            if program.name.startswith(GATEWAY):
+                self._supervisor.stop_one(program.name)
         with self._store.reading() as connection:
             dropped = account.duplicates(connection, self._stage.gateways)
             projected = account.projected(connection, cursor=influx.NAME, after_arrival=self._stage.after_arrival)

@@ -26,11 +26,13 @@ from simulator.clinic import Clinic
 from simulator.publish import Wire
 from simulator.supervisor import Program
 
-__all__ = ["SITE", "START_WALL_MS", "Settings", "Stage", "StageError", "prepare"]
+__all__ = ["GATEWAY", "LOGIN", "PROFILE", "SITE", "START_WALL_MS", "Settings", "Stage", "StageError", "prepare"]
 
 HOST = "127.0.0.1"
 SITE = "clinic-a"
 PROFILE = "icecap-cooler"
+GATEWAY = "gateway"
+"""Name of the first gateway's process; the others have a number behind it."""
 START_WALL_MS = 1_768_209_000_000  # 2026-01-12T09:10:00Z, a Monday morning with sessions under way; a past date cannot be taken for now
 CONSOLE_PORT = 8600  # kept when it is free, for people remember it
 LOGIN = "demo"
@@ -219,7 +221,7 @@ def _gateway(ground: _Ground, index: int, *, cloud: Authority, clinic: Authority
     write_file(archive, bundle.pack(bundle.files_of(plan, cloud=cloud, clinic=clinic), wall_ms=START_WALL_MS), mode=PRIVATE_FILE)
     bundle.unpack(archive, home)
     archive.unlink()
-    name = "gateway" if index == 0 else f"gateway-{index + 1}"
+    name = GATEWAY if index == 0 else f"{GATEWAY}-{index + 1}"
     return Program(name, icecap("edge", "run", "--config", str(home / "edge.toml")))
 
 
