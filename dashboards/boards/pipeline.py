@@ -127,8 +127,8 @@ def _sending() -> str:
 
 
 def _machines(pulse: str) -> str:
-    """``gateway`` is a tag of the coolers' series too, so the same choice holds."""
-    inner = select(f'last("{pulse}") AS "seen"', COOLER, MINE, by=["gateway", "device"])
+    """``gateway`` is a tag of the coolers' series too; ``site`` there is the machine's own, so it is not asked for."""
+    inner = select(f'last("{pulse}") AS "seen"', COOLER, chosen("gateway"), by=["gateway", "device"])
     return f"({inner})"
 
 
