@@ -36,7 +36,7 @@ from protocol import profile as profiles
 from protocol.profile import Profile, ProfileError
 from protocol.units import DeviceId, GatewayId, is_device_id, is_gateway_id
 
-__all__ = ["Config", "ConfigError", "load", "parse"]
+__all__ = ["Config", "ConfigError", "ServiceManager", "load", "parse", "service_manager"]
 
 CONFIG_BYTES_MAX = 1_048_576  # a site of hundreds of coolers needs a tenth; a larger file is not a configuration
 SITE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -68,6 +68,21 @@ class Config:
     mqtt: tuple[MqttSource, ...]
     replay: tuple[ReplaySource, ...]
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceManager:
+    """What systemd says to a service: where to report (empty: nowhere) and how often (``None``: no watchdog)."""
+
+    socket: str = ""
+    watchdog_s: float | None = None
+
+
+def service_manager() -> ServiceManager:
+    """Return what the environment says of the service manager (sd_notify(3), sd_watchdog_enabled(3))."""
+    limit = os.environ.get("WATCHDOG_USEC", "")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), int(limit) / 1_000_000 if mine and limit.isdigit() and int(limit) else None)
 
 
 def load(path: Path) -> Config:
