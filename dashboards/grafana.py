@@ -267,9 +267,9 @@ class Variable(Part, frozen=True):
     label: str
     query: str
     datasource: DataSource | None = None
-    definition: str | None = None
     multi: bool | None = None
     include_all: bool | None = None
+    allow_custom_value: bool | None = None
     refresh: int | None = None
     sort: int | None = None
 
@@ -292,6 +292,10 @@ class BoardLink(Part, frozen=True):
 
     type: Literal["dashboards"]
     title: str
+    icon: str
+    tooltip: str
+    url: str
+    target_blank: bool
     tags: tuple[str, ...]
     as_dropdown: bool
     include_vars: bool

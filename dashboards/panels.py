@@ -195,7 +195,7 @@ def timeline(ask: Ask) -> Panel:
         legend=Legend(display_mode="list", placement="bottom", show_legend=True, calcs=()),
         tooltip=Tooltip(mode="single", sort="none"),
     )
-    return _panel(ask, "state-timeline", Custom(fill_opacity=85, line_width=0, span_nulls=False), options, interval="10s")
+    return _panel(ask, "state-timeline", Custom(fill_opacity=85, line_width=0), options, interval="10s")
 
 
 def _panel(
@@ -277,10 +277,10 @@ def choice(name: str, query: str, *, label: str, several: bool = True) -> Variab
         name=name,
         label=label,
         query=query,
-        definition=query,
         datasource=SOURCE,
         multi=several,
         include_all=several,
+        allow_custom_value=False,  # else a reader could type one
         refresh=2,  # at every change of the time range: machines come and go
         sort=1,
     )

@@ -24,7 +24,18 @@ def machine_uid(profile: Profile) -> str:
 
 def frame(uid: str, title: str, description: str, *, choices: Sequence[Variable], panels: Sequence[Panel], since: str) -> Dashboard:
     """A board with the data source first among its choices and a way to the other boards."""
-    link = BoardLink(type="dashboards", title="Icecap", tags=(TAG,), as_dropdown=True, include_vars=True, keep_time=True)
+    link = BoardLink(
+        type="dashboards",
+        title="Icecap",
+        icon="external link",
+        tooltip="The other boards",
+        url="",
+        target_blank=False,
+        tags=(TAG,),
+        as_dropdown=True,
+        include_vars=True,
+        keep_time=True,
+    )
     return Dashboard(
         uid=uid,
         title=title,

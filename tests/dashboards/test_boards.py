@@ -51,7 +51,9 @@ def _all(node: object, key: str) -> list:
 
 def test_no_choice_is_free_text() -> None:
     for board in BOARDS:
-        assert {one["type"] for one in json.loads(render(board))["templating"]["list"]} <= {"datasource", "query"}
+        choices = json.loads(render(board))["templating"]["list"]
+        assert {one["type"] for one in choices} <= {"datasource", "query"}
+        assert all(one["allowCustomValue"] is False for one in choices if one["type"] == "query")
 
 
 @pytest.mark.parametrize("panel", PANELS)
