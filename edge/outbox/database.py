@@ -18,6 +18,7 @@ __all__ = ["DAMAGE", "DISK", "PAGE_BYTES", "Checked", "Database", "Value", "to_s
 
 PAGE_BYTES = 4096
 CACHE_KIB = 4096  # a gateway has little memory, and the working set is the newest pages
+LOG_PAGES = {"outbox": 512, "mirror": 64}  # written home at 2 MiB and 256 KiB: small against the ballast, minutes of ordinary rows
 CHECK_STEPS = 2_000  # virtual machine steps between looks at the budget: under a millisecond
 SCHEMAS_MAX = 9999
 
@@ -51,6 +52,7 @@ class Database:
         self._pages_max = pages_max
         self._vfs = vfs
         self._connection: apsw.Connection | None = None
+        self.is_held = False
 
     @property
     def is_open(self) -> bool:
@@ -78,6 +80,7 @@ class Database:
                 "trusted_schema = off",
                 f"cache_size = -{CACHE_KIB}",
                 f"max_page_count = {self._pages_max}",
+                f"wal_autocheckpoint = {LOG_PAGES[self._kind]}",
             ):
                 list(connection.execute(f"pragma {pragma}"))
             self._migrate(connection)
@@ -86,6 +89,7 @@ class Database:
                 connection.close(force=True)
             raise
         self._connection = connection
+        self.is_held = False
 
     def close(self) -> None:
         """Close whatever state the file is in; what was committed stays."""
@@ -123,10 +127,16 @@ class Database:
                     connection.execute("rollback")
             raise
 
-    def checkpoint(self) -> None:
-        """Write the whole log into the file, sync it and start the log again. Raises apsw errors."""
-        busy, _, _ = next(iter(self.run("pragma wal_checkpoint(truncate)")))
+    def checkpoint(self, *, keep_log: bool = False) -> None:
+        """Write the whole log into the file, sync it and start the log again, in its old blocks or from nothing. Raises apsw errors."""
+        busy, _, _ = next(iter(self.run(f"pragma wal_checkpoint({'restart' if keep_log else 'truncate'})")))
         assert not busy, "there is one connection"
+
+    def hold_size(self, more_bytes: int | None) -> None:
+        """Let the file grow by ``more_bytes`` and no further (full is then found before the disk is), or to its bound again (``None``)."""
+        pages = self._pages_max if more_bytes is None else self.number("pragma page_count") + more_bytes // PAGE_BYTES
+        list(self.run(f"pragma max_page_count = {min(pages, self._pages_max)}"))
+        self.is_held = more_bytes is not None
 
     def check(self, timer: Timer, budget_s: float) -> Checked:
         """Look for damage for at most ``budget_s`` seconds; raises ``apsw.CorruptError`` when there is some."""

@@ -40,15 +40,16 @@ class Eviction:
         else:
             self._growing.pop(stream, None)
 
-    def evict(self, stamp: Stamp, blocks_max: int = EVICT_BATCH) -> Evicted:
-        """Replace the oldest blocks by tombstones; inside a transaction."""
+    def evict(self, stamp: Stamp, bytes_wanted: int) -> Evicted:
+        """Replace the oldest blocks by tombstones, at most a batch; inside a transaction."""
         base = LANE_IDS[Lane.TELEMETRY]
-        oldest = list(
-            self._database.run(
-                "select stream, seq, samples from record where id >= ? and kind = ? order by id limit ?",
-                (base, int(Kind.BLOCK), blocks_max),
-            )
-        )
+        query = "select stream, seq, samples, length(data) from record where id >= ? and kind = ? order by id limit ?"
+        oldest: list[tuple[int, int, int]] = []
+        for stream, seq, samples, size in self._database.run(query, (base, int(Kind.BLOCK), EVICT_BATCH)):
+            oldest.append((stream, seq, samples))
+            bytes_wanted -= size
+            if bytes_wanted <= 0:
+                break
         ranges: list[tuple[int, int, int, int]] = []
         for stream, seq, samples in oldest:
             if ranges and ranges[-1][0] == stream and ranges[-1][2] + 1 == seq:

@@ -46,8 +46,8 @@ def move_some(database: Database, lanes: Lanes, stamp: Stamp) -> list[Stored]:
             new = _move(lanes, stream, old, stamp)
             if new is not None:
                 moved.append(new)
-        if not rows:
-            lanes.put_stream(replace(stream, state=CLOSED))
+        if len(rows) != limit:
+            lanes.put_stream(replace(stream, state=CLOSED, next_seq=stream.contact_seq))
     return moved
 
 

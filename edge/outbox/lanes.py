@@ -223,9 +223,9 @@ class Lanes:
     def repair(self, bad: Stored, stamp: Stamp) -> bool:
         """Restore a damaged row from the mirror (true), or set it aside and put a tombstone in its place (false)."""
         stream = self.streams[bad.stream]
-        copy = self._mirror.fact(bad.stream, bad.seq) if bad.kind == Kind.FACT else None
-        if copy is not None and replace(bad, data=copy).is_whole:
-            self._database.run("update record set data = ? where id = ?", (copy, bad.id))
+        copy = self._mirror.fact(bad.stream, bad.seq)  # whatever the row says that it is: that may be what the disk changed
+        if copy is not None and replace(bad, kind=Kind.FACT, data=copy).is_whole:
+            self._database.run("update record set kind = ?, last = seq, samples = 0, data = ? where id = ?", (int(Kind.FACT), copy, bad.id))
             return True
         self.set_aside(bad.stream, bad.seq, "corrupt", stamp.wall_ms, bad.data)
         self.add_tombstone(stream, Tombstone(bad.seq, max(bad.seq, bad.last), Cause.CORRUPT, max(0, bad.samples)), stamp)

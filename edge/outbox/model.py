@@ -62,7 +62,7 @@ class Limits:
 
     telemetry_bytes_max: int = 2_000_000_000  # 30 days of 8 coolers at 1 Hz
     reserve_bytes: int = 64 * MIB  # a year of facts is ~10 MB
-    ballast_bytes: int = 8 * MIB  # twice what the write-ahead log grows to between checkpoints
+    ballast_bytes: int = 8 * MIB  # four times the log: enough to write it home on a full disk
     seal_rows: int = 60
     seal_age_ms_session: int = 60_000
     seal_age_ms_idle: int = 300_000

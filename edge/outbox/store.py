@@ -4,6 +4,7 @@ Invariant: what a call returned is on the disk, in the main file and, for facts,
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -32,8 +33,9 @@ __all__ = ["Store"]
 CHECK_S = 1.0  # of the three seconds in which a start must accept samples; what it does not reach is scrubbed later
 SCRUB_ROWS = 64  # rows looked at in one tick: a month's backlog in half an hour, at a hundredth of a card's speed
 VACUUM_PAGES = 64  # given back in one tick, so that no commit waits for it
-FREE_PAGES_KEPT = 1024  # 4 MiB stay in the file: tomorrow's rows go there without growing it
+FREE_PAGES_KEPT = 256  # 1 MiB stays in the file: tomorrow's rows go there without growing it
 EVICT_TICKS_MAX = 32  # batches in one tick
+ROOM_BYTES = 262_144  # evicted at once on a full disk: one commit of the largest kind
 
 
 class Store(Remedies):
@@ -60,8 +62,11 @@ class Store(Remedies):
     @classmethod
     def open(cls, folder: Path, host: Host, limits: Limits, *, vfs: str | None = None) -> Self:
         """Open or create the store in ``folder``; see ``Outbox.open``. ``vfs`` names an apsw VFS."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = cls(folder, host, limits, vfs=vfs)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store = cls(folder, host, limits, vfs=vfs)
+        except OSError as error:
+            raise OutboxFaultError(f"{folder}: {error}") from error
         try:
             store._start()
         except BaseException:
@@ -113,7 +118,8 @@ class Store(Remedies):
         """Whole records above an id; rows that are not whole are replaced on the way."""
         records, bad = self._guard.reading(lambda: self._lanes.read(lane, after, limit))
         if bad:
-            self._repair(bad)
+            self._repair(bad)  # a fact that is whole again keeps its place: a reader that had passed it would never come back
+            records, _ = self._guard.reading(lambda: self._lanes.read(lane, after, limit))
         for record in records:
             if record.kind == Kind.TOMBSTONE:
                 self._eviction.freeze(record.identity.stream)
@@ -176,7 +182,8 @@ class Store(Remedies):
             self._move_forked()
             if self._database.free_pages() > FREE_PAGES_KEPT:
                 self._guard.reading(lambda: self._database.vacuum(VACUUM_PAGES))
-            self._ballast.ensure()
+            if not self._ballast.is_there and self._ballast.ensure():
+                self._database.hold_size(None)
             self._scrub()
             self._forget_streams()
             if not self._mirror.is_ready:
@@ -218,13 +225,18 @@ class Store(Remedies):
 
     def make_room(self, attempt: int) -> bool:
         """See ``Remedies``: evict; then give up what is ours beside the database."""
-        freed = 0
-        if attempt:
-            freed += drop_aside(self._database.path) + drop_aside(self._folder / "facts.db")
-            if self._ballast.free():
-                self.counts.ballast_freed += 1
-                freed += 1
-        return bool(self._evict_quietly() + freed)
+        if attempt == 0 and self._evict_quietly():
+            return True
+        freed = drop_aside(self._database.path) + drop_aside(self._folder / "facts.db")
+        has_ballast = self._ballast.free()
+        self.counts.ballast_freed += has_ballast
+        freed += has_ballast
+        with suppress(apsw.Error):
+            # The log starts again in the blocks that it has, and the file stays below what the ballast left: nothing meets the disk's end.
+            self._database.checkpoint(keep_log=True)
+            if has_ballast or not self._database.is_held:
+                self._database.hold_size(self._limits.ballast_bytes // 4 if has_ballast else 0)
+        return bool(freed + self._evict_quietly())
 
     def _start(self) -> None:
         self._mirror.open()
@@ -247,8 +259,8 @@ class Store(Remedies):
         with self._database.transaction():
             self._database.run("delete from cohort where id not in (select cohort from staging)")
             self.reload()
-            self._lanes.ensure_streams()
             got = recovery.from_mirror(self._database, self._lanes, self._mirror, self._stamp())
+            self._lanes.ensure_streams()  # last: a new number must not be one that the mirror knows
         self.counts.restored_facts += got.facts
         recovery.fill_mirror(self._lanes, self._mirror)
 
@@ -287,21 +299,19 @@ class Store(Remedies):
 
     def _evict_to_bound(self) -> None:
         for _ in range(EVICT_TICKS_MAX):
-            if self._database.used_bytes() <= self._limits.telemetry_bytes_max:
+            over = self._database.used_bytes() - self._limits.telemetry_bytes_max
+            if over <= 0:
                 return
-            if not self._evict():
+            evicted = self._guard.durably(lambda over=over: self._eviction.evict(self._stamp(), over))  # type: ignore[misc]
+            self._note_evicted(evicted.blocks, evicted.rows)
+            if not evicted.blocks:
                 return
-
-    def _evict(self) -> int:
-        evicted = self._guard.durably(lambda: self._eviction.evict(self._stamp()))
-        self._note_evicted(evicted.blocks, evicted.rows)
-        return evicted.blocks
 
     def _evict_quietly(self) -> int:
         """Evict on a disk that is full already: what does not fit leaves everything as it was."""
         try:
             with self._database.transaction():
-                evicted = self._eviction.evict(self._stamp())
+                evicted = self._eviction.evict(self._stamp(), ROOM_BYTES)
         except apsw.Error:
             self.reload()
             return 0
