@@ -23,14 +23,14 @@ from simulator.account import Account
 from simulator.faults import Fault
 from simulator.publish import Feed, payload
 from simulator.report import Report
-from simulator.stage import GATEWAY, PROFILE, Settings, Stage, environment, prepare
+from simulator.stage import GATEWAY, PROFILE, Settings, Stage, StageError, environment, prepare, push_boards
 from simulator.supervisor import Supervisor
 from simulator.world import World
 
 __all__ = ["Demo", "Kill", "Progress", "parse_kills"]
 
 READY_S = 60.0  # a cold start of all processes on a loaded two-core machine
-DRAIN_S = 30.0  # a gateway that was killed last comes back, resends after 30 s at the latest, and ingest commits
+DRAIN_S = 60.0  # a gateway that was killed last comes back, sends again what has no receipt for 30 s, and ingest commits
 TICK_S = 0.02  # a second of sixty-fold time lasts 17 ms
 LOOK_S = 0.05  # between looks into the store: the resolution of the latency
 
@@ -95,13 +95,18 @@ class Demo:
                 supervisor.stop()
 
     def _start(self, stage: Stage, supervisor: Supervisor) -> None:
+        names = [program.name for program in stage.programs]
+        if unknown := [kill.name for kill in self.kills if kill.name not in names]:
+            raise StageError(f"there is no process {', '.join(unknown)} to kill; there are: {', '.join(names)}")
         self.say("brokers, ingest, gateways and console")
         for program in stage.programs:
             supervisor.start(program)
         deadline_s = self.timer() + READY_S
-        waiting = [program.name for program in stage.programs]
+        waiting = names
         while waiting and self.timer() < deadline_s and not self.wait(TICK_S):
             waiting = [name for name in waiting if not supervisor.is_ready(name)]
+        if stage.settings.service("GRAFANA_URL"):
+            self.say(push_boards())
         self.announce(stage)
 
     def _play(self, scene: "_Scene", seconds: float | None) -> Report:
@@ -155,7 +160,8 @@ class _Scene:
         while self._demo.timer() < deadline_s:
             self._tick()
             progress = self.progress()
-            if not progress.kept and not progress.underway and not self._account.lost(self._acknowledged()):
+            has_arrived = not progress.kept and not progress.underway and not self._account.lost(self._acknowledged())
+            if has_arrived and not (self._stage.settings.service("INFLUX_URL") and self._projected() < self._account.rows):
                 return True
             self._demo.wait(TICK_S)
         return False
@@ -178,6 +184,10 @@ class _Scene:
         except StoreError as error:
             self._demo.say(f"the store does not answer: {error}")
         self._rss.update(self._supervisor.rss_bytes())
+
+    def _projected(self) -> int:
+        with self._store.reading() as connection:
+            return account.projected(connection, cursor=influx.NAME, after_arrival=self._stage.after_arrival)
 
     def _acknowledged(self) -> dict[str, account.Boots]:
         return {serial: feed.acknowledged for serial, feed in self._feeds.items()}
@@ -203,7 +213,6 @@ class _Scene:
                 self._supervisor.stop_one(program.name)
         with self._store.reading() as connection:
             dropped = account.duplicates(connection, self._stage.gateways)
-            projected = account.projected(connection, cursor=influx.NAME, after_arrival=self._stage.after_arrival)
         outboxes = [self._stage.settings.folder / gateway / "data" / "outbox.db" for gateway in self._stage.gateways]
         return Report(
             seconds=round(progress.seconds, 1),
@@ -218,7 +227,7 @@ class _Scene:
             blocks_appended=sum(account.numbered(outbox) for outbox in outboxes),
             blocks_received=self._account.blocks,
             rows_received=self._account.rows,
-            points_projected=projected if self._stage.settings.service("INFLUX_URL") else None,
+            points_projected=self._projected() if self._stage.settings.service("INFLUX_URL") else None,
             duplicates_dropped=dropped,
             lost=self._account.lost(self._acknowledged()),
             twice=self._account.twice,

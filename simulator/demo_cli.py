@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from protocol.clock import MachineClock
 from simulator import report as reports
@@ -75,7 +76,7 @@ def demo(
         with _ending(stopping), view.drawing():
             outcome = made.run(seconds)
     except (StageError, SupervisorError, ValueError) as error:
-        screen.print(f"[red]{error}[/]", highlight=False)
+        screen.print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(1) from error
     if report:
         reports.write(outcome, report)
@@ -140,11 +141,11 @@ class _View:
                 self._live = None
 
     def say(self, text: str) -> None:
-        self._screen.print(f"[dim]·[/] {text}", highlight=False)
+        self._screen.print("[dim]·[/]", Text(text), soft_wrap=True)
 
     def announce(self, stage: Stage) -> None:
-        self._screen.print(f"\n  console  [bold cyan]{stage.console_url}[/]", highlight=False)
-        self._screen.print(f"  login    [bold]{LOGIN}[/]   password [bold]{stage.password}[/]\n", highlight=False)
+        self._screen.print(f"\n  console  [bold cyan]{stage.console_url}[/]", highlight=False, soft_wrap=True)
+        self._screen.print(f"  login    [bold]{LOGIN}[/]   password [bold]{stage.password}[/]\n", highlight=False, soft_wrap=True)
         self._screen.print(f"[dim]{len(stage.clinic.serials)} coolers at {stage.settings.scale} times real speed; Ctrl-C ends it[/]")
 
     def show(self, progress: Progress) -> None:
@@ -162,6 +163,7 @@ class _View:
                 f"{progress.seconds:6.1f} s  sent {progress.made}  acknowledged {progress.acknowledged}  under way {progress.underway}"
                 f"  in the cloud {progress.in_cloud}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def _table(self, progress: Progress) -> Table:
@@ -186,4 +188,5 @@ def _summary(screen: Console, outcome: reports.Report) -> None:
         f" {outcome.blocks_received:,} blocks · [{colour}]lost {outcome.lost} · twice {outcome.twice}[/] ·"
         f" sensor to store p50 {outcome.latency_p50_ms:.0f} ms, p99 {outcome.latency_p99_ms:.0f} ms",
         highlight=False,
+        soft_wrap=True,
     )

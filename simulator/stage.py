@@ -36,7 +36,7 @@ GATEWAY = "gateway"
 START_WALL_MS = 1_768_209_000_000  # 2026-01-12T09:10:00Z, a Monday morning with sessions under way; a past date cannot be taken for now
 CONSOLE_PORT = 8600  # kept when it is free, for people remember it
 LOGIN = "demo"
-LOGIN_S = 60.0  # a cold start of the console's command line on a small machine
+COMMAND_S = 60.0  # a cold start of a command line of ours on a small machine
 
 
 class StageError(Exception):
@@ -266,14 +266,32 @@ def _console(ground: _Ground) -> tuple[Program, str]:
     )
     write_file(path, "".join(parts).encode(), mode=PUBLIC_FILE)
     words = icecap("console", "user", "add", LOGIN, "--role", "admin", "--generate", "--config", str(path))
-    try:
-        made = subprocess.run(words, capture_output=True, text=True, timeout=LOGIN_S, check=False, env={**os.environ, **environment()})
-    except subprocess.TimeoutExpired:
-        raise StageError(f"making a login took over {LOGIN_S:.0f} s; is the machine out of memory?") from None
+    made = _run(words, "making a login")
     if made.returncode:
         raise StageError(f"the console did not make a login: {made.stderr.strip()}")
     port = ground.ports.console
     return Program("console", icecap("console", "run", "--config", str(path)), lambda: is_open(port)), made.stdout.strip()
+
+
+def push_boards() -> str:
+    """Put the dashboards into the caller's Grafana; return a line about how it went."""
+    pushed = _run(icecap("dashboards", "push"), "pushing the dashboards")
+    return "dashboards are in Grafana" if pushed.returncode == 0 else f"Grafana did not take the dashboards: {pushed.stderr.strip()}"
+
+
+def _run(words: list[str], what: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=COMMAND_S,
+            check=False,
+            env={**os.environ, **environment()},
+        )
+    except subprocess.TimeoutExpired:
+        raise StageError(f"{what} took over {COMMAND_S:.0f} s; is the machine out of memory?") from None
 
 
 def environment() -> dict[str, str]:
