@@ -6,12 +6,13 @@
 import os
 from pathlib import Path
 
-import numpy
+import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # -ffp-contract=off: a fused multiply-add changes the last bit, and x86, ARM and the Python twin must agree on every bit.
-COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fwrapv"]
+# -ffile-prefix-map: two builds of one source in two folders are the same bytes.
+COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fwrapv", f"-ffile-prefix-map={Path.cwd()}=."]
 
 
 def kernels() -> list[Extension]:
@@ -24,7 +25,7 @@ def kernels() -> list[Extension]:
             Extension(
                 f"native.{source.stem}",
                 [str(source)],
-                include_dirs=[numpy.get_include(), "native/src"],
+                include_dirs=[np.get_include(), "native/src"],
                 depends=[str(header) for header in sorted(Path("native/src").glob("*.h"))],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 extra_compile_args=COMPILE_ARGS,

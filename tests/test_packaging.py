@@ -33,13 +33,18 @@ def _build(kind: str, source: Path, target: Path) -> Path:
     return target / run.stdout.splitlines()[-1]
 
 
+def _copy_tree(target: Path) -> None:
+    """The tracked files, as a clone would have them."""
+    for name in tracked_files(ROOT):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+
+
 @pytest.fixture(scope="module")
 def handed_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist of the tracked files, and the wheel built from nothing but that sdist."""
     folder = tmp_path_factory.mktemp("packaging")
-    for name in tracked_files(ROOT):
-        (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / "tree" / name)
+    _copy_tree(folder / "tree")
     sdist = _build("sdist", folder / "tree", folder / "dist")
     shutil.unpack_archive(sdist, folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
@@ -86,3 +91,17 @@ def test_sdist_carries_licence_tests_of_house_and_locks(handed_out: tuple[Path, 
 
     assert {"LICENSE", "CHANGELOG.md", "Makefile", "requirements/dev.txt", "scripts/setup.py", "native/src/crc32c.h"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
+
+
+def test_same_source_in_two_folders_gives_the_same_wheel(tmp_path: Path) -> None:
+    """With one kernel, the shortest to compile; a path or a time in the result would show there too."""
+    first, second = tmp_path / "here", tmp_path / "in_another_place"
+    _copy_tree(first)
+    for kernel in (first / "native").glob("*.pyx"):
+        if kernel.stem != "crc32c":
+            kernel.unlink()
+    shutil.copytree(first, second)
+
+    wheels = [_build("wheel", folder, tmp_path / f"{folder.name}_out").read_bytes() for folder in (first, second)]
+
+    assert wheels[0] == wheels[1]
