@@ -40,7 +40,7 @@ from protocol.topics import Lane
 __all__ = ["Agent", "Exit", "product_version"]
 
 BEAT_S = 0.5  # how often the loop's lag, the clock and the watchdog are looked at
-SYNC_S = 10.0  # how often the kernel is asked whether the clock is synchronised
+SYNC_LOOKS = 20  # every how many looks at the clock the kernel is asked whether it is kept: ten seconds
 DEATHS_MAX = 10  # a source that dies so often in a row without ever working is a bug that a restart may show better
 SOURCE_BASE_S = 1.0
 SOURCE_CAP_S = 60.0
@@ -128,7 +128,7 @@ class Agent:
                     "uplink": self._uplink.run(),
                     "live": self._show_live(),
                     "beat": self._beat_on(),
-                    "sync": self._ask_for_sync(),
+                    "clock": self._watch_clock(),
                     **{f"source-{reader.name}": self._supervise(reader) for reader in self._readers},
                 }
                 tasks = [group.create_task(part, name=name) for name, part in parts.items()]
@@ -188,15 +188,14 @@ class Agent:
                 self._uplink.publish_live(message)
 
     async def _beat_on(self) -> None:
-        """Measure the loop's lag, watch the clock, and feed the watchdog while everything moves."""
+        """Measure the loop's lag and feed the watchdog while everything moves."""
         timer = self._machine.timer
         while True:
             before_s = timer()
             await asyncio.sleep(BEAT_S)
             self._beat.lag_s = max(0.0, timer() - before_s - BEAT_S)
-            if (step := self._watch.look()) is not None:
-                log.warning("clock_stepped", step_ms=step.step_ms)
-                await self._keep(step)
+            if not self._outbox.is_alive:
+                raise RuntimeError("the store's thread is gone; only a new process has a store again")
             found = tuple(complaints(self._vitals()))
             if found != self._beat.complaints:
                 log.warning("unwell", why=found)
@@ -204,14 +203,21 @@ class Agent:
             if not found:
                 self._notifier.alive(f"{self._intake.counts['rows_stored']} rows stored, {self._outbox.stats().staged} staged")
 
-    async def _ask_for_sync(self) -> None:
+    async def _watch_clock(self) -> None:
+        """State every jump of the wall clock as a fact, and keep asking the kernel whether the clock is kept."""
+        looks = 0
         while True:
-            self._machine.sync.refresh()
-            await asyncio.sleep(SYNC_S)
+            await asyncio.sleep(BEAT_S)
+            looks += 1
+            if looks % SYNC_LOOKS == 0:
+                self._machine.sync.refresh()
+            if (step := self._watch.look()) is not None:
+                log.warning("clock_stepped", step_ms=step.step_ms)
+                await self._keep(step)
 
     def _vitals(self) -> Vitals:
         statuses = tuple(reader.status() for reader in self._readers)
-        return Vitals(self._beat.lag_s, self._intake.waits_s, self._outbox.is_alive, statuses)
+        return Vitals(self._beat.lag_s, self._intake.waits_s, statuses)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(

@@ -25,6 +25,8 @@ def run(
     import os
     import threading
 
+    import structlog
+
     from edge.agent import Exit
     from edge.config import ConfigError, load
     from edge.logs import set_up
@@ -45,7 +47,12 @@ def run(
         deadline.daemon = True
         deadline.start()
 
-    raise typer.Exit(asyncio.run(serve(config, checked, on_stopping=give_up)))
+    try:
+        code = asyncio.run(serve(config, checked, on_stopping=give_up))
+    except Exception as error:
+        structlog.get_logger("edge.cli").exception("agent_failed")
+        raise typer.Exit(Exit.BUG) from error
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -41,6 +41,7 @@ __all__ = ["Config", "ConfigError", "ServiceManager", "load", "parse", "service_
 CONFIG_BYTES_MAX = 1_048_576  # a site of hundreds of coolers needs a tenth; a larger file is not a configuration
 SITE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SOCKET_PATH_BYTES_MAX = 107  # unix(7): 108 with the final zero
 TOPIC_BYTES_MAX = 256  # a topic filter longer than this is a paste error; MQTT itself allows 65,535
 
 
@@ -164,6 +165,10 @@ def _document_errors(document: Document, folder: Path) -> list[str]:
         errors.append("source: there is none; a gateway needs [[source.mqtt]] or [[source.replay]]")
     if document.outbox.seal_age_s_session > document.outbox.seal_age_s_idle:
         errors.append("outbox: seal_age_s_session must not be above seal_age_s_idle")
+    if len(os.fsencode(folder / document.health.socket)) > SOCKET_PATH_BYTES_MAX:
+        errors.append(
+            f"health.socket: {folder / document.health.socket} is over {SOCKET_PATH_BYTES_MAX} bytes, which no Unix socket may be"
+        )
     data_dir = folder / document.data_dir
     nearest = next(one for one in (data_dir, *data_dir.parents) if one.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):

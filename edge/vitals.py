@@ -23,7 +23,6 @@ class Vitals:
     lag_s: float
     waits_s: float
     """How long the oldest rows have been waiting for the disk."""
-    store_alive: bool
     sources: tuple[SourceStatus, ...]
 
 
@@ -32,8 +31,6 @@ def complaints(vitals: Vitals) -> list[str]:
     found = []
     if vitals.lag_s > LAG_S_MAX:
         found.append(f"the event loop was held for {vitals.lag_s:.1f} s")
-    if not vitals.store_alive:
-        found.append("the store's thread is gone")
     if vitals.waits_s > COMMIT_STUCK_S:
         found.append(f"rows have been waiting {vitals.waits_s:.0f} s for the disk")
     found.extend(_silent(vitals.sources))
