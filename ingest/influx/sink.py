@@ -1,21 +1,20 @@
 """Sink: one write to InfluxDB and what its answer means. Not a retry loop and not a queue: the projector has those.
 
-Invariant: only an answer of 204 means "stored". Whatever else comes back is either the points' fault (``Refused``, a value) or the
-world's (``SinkError``, raised): the first is bisected, the second waited for, and neither is ever counted as written.
+Invariant: only an answer of 204 means "stored" (or "older than you keep", which the server says in words). Whatever else comes back is
+either the points' fault (``Refused``, a value) or the world's (``SinkError``, raised): the first is bisected, the second waited for.
 """
 
 import gzip
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 from urllib.parse import urlencode
 
 import urllib3
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.client.write_api import SYNCHRONOUS
-from influxdb_client.domain.write_precision import WritePrecision
-from influxdb_client.rest import ApiException
+
+if TYPE_CHECKING:
+    from influxdb_client.domain.write_precision import WritePrecision
 
 __all__ = ["Fault", "InfluxSettings", "Refused", "Sink", "SinkError", "V2Sink", "open_sink"]
 
@@ -23,7 +22,9 @@ MESSAGE_CHARS_MAX = 500  # a server repeats whole lines in its message; this muc
 RETRY_AFTER_S_MAX = 300.0  # a server that asks for an hour is asked again after five minutes
 GZIP_LEVEL = 1  # level 9 halves the write rate and saves a tenth of the bytes (measured)
 NO_CONTENT = 204
-NANOSECONDS = cast("WritePrecision", WritePrecision.NS)  # the library types its own constants as text
+OUTDATED = "beyond retention policy"
+"""How InfluxDB says that a point is older than the database keeps. It says so only when nothing else was wrong, and keeps the others."""
+NANOSECONDS = cast("WritePrecision", "ns")  # the library types its own constants as text
 
 Headers = dict[str, str]
 
@@ -98,6 +99,12 @@ class V2Sink:
     """``/api/v2/write`` through influxdb-client's synchronous API with ready bytes. Its batching API loses data, so it is not used."""
 
     def __init__(self, settings: InfluxSettings) -> None:
+        # Importing the library takes longer than starting the rest of ingest: only who writes through it pays for that.
+        from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: PLC0415
+        from influxdb_client.client.write_api import SYNCHRONOUS  # noqa: PLC0415
+        from influxdb_client.rest import ApiException  # noqa: PLC0415
+
+        self._refusal = ApiException
         self._settings = settings
         self._client = InfluxDBClient(
             url=settings.url,
@@ -113,7 +120,7 @@ class V2Sink:
         """See ``Sink.write``."""
         try:
             self._api.write(self._settings.bucket, self._settings.org or "-", body, NANOSECONDS)
-        except ApiException as error:
+        except self._refusal as error:
             return _verdict(int(error.status or 0), _text(error.body or error.reason), _lower(error.headers))
         except (urllib3.exceptions.HTTPError, OSError, UnicodeDecodeError) as error:
             raise _transport_fault(error) from error
@@ -159,6 +166,8 @@ def _verdict(status: int, message: str, headers: Headers) -> Refused | None:
     """Turn a status into what the projector does next."""
     if status == NO_CONTENT:
         return None
+    if status in {400, 422} and OUTDATED in message:
+        return None  # what it would have dropped a moment later: neither an error of the point nor of the world
     if status in {400, 422}:  # 422 is how 2.x says "field type conflict" or "outside the retention"
         return Refused(message)
     if status == 413:
