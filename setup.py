@@ -20,7 +20,7 @@ def kernels() -> list[Extension]:
     if os.environ.get("ICECAP_REFERENCE") == "1":
         return []
     sources = sorted(Path("native").glob("*.pyx"))
-    return cythonize(  # type: ignore[no-any-return]
+    return cythonize(  # type: ignore[no-any-return, no-untyped-call]
         [
             Extension(
                 f"native.{source.stem}",
