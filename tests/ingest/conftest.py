@@ -4,7 +4,7 @@ Migrations run once a session and engine; each test gets a copy.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import pytest
 
 from ingest.store import Store
 from provisioning import registry
+from tests.ingest.cloud import Process, config_text
+from tests.support.mtls import TlsBroker, make_tls_broker
 from tests.support.services import HOST, Postgres
 
 GATEWAY = "gw-test-1"
@@ -70,3 +72,22 @@ def store(ready_url: str) -> Iterator[Store]:
     one = Store.open(ready_url)
     yield one
     one.close()
+
+
+@pytest.fixture
+def cloud(require: Callable[[str], Path], tmp_path: Path) -> Iterator[TlsBroker]:
+    """The cloud's broker as ``icecap provision`` sets it up."""
+    broker = make_tls_broker(require("mosquitto"), tmp_path / "cloud")
+    broker.service.start()
+    yield broker
+    broker.service.stop()
+
+
+@pytest.fixture
+def process(cloud: TlsBroker, ready_url: str, tmp_path: Path) -> Iterator[Process]:
+    """An ingest process on that broker and a ready store, not started yet."""
+    config = tmp_path / "ingest.toml"
+    config.write_text(config_text(cloud, ready_url))
+    one = Process(config, cloud.folder / "ingest.sock", tmp_path / "ingest.log")
+    yield one
+    one.end()
