@@ -18,6 +18,8 @@ __all__ = ["app", "main"]
 MOUNTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "edge": ("edge.cli", "app", "The gateway in the clinic: run it, look at it.", "edge"),
     "ingest": ("ingest.cli", "app", "The cloud side: receive, store, project.", "cloud"),
+    "courses": ("ingest.billing.courses_cli", "app", "Courses of treatment: open one, say who pays, see how it stands.", "cloud"),
+    "tokens": ("ingest.billing.tokens_cli", "app", "Tokens: keys, minting, looking at one, replacing, voiding.", "cloud"),
     "console": ("dashboards.console.cli", "app", "The web console for service teams, finance and fleet managers.", "cloud"),
     "dashboards": ("dashboards.cli", "app", "Grafana dashboards: build the JSON, push it.", "cloud"),
     "provision": ("provisioning.cli", "app", "Certificates, broker configuration, gateway bundles.", "cloud"),

@@ -14,8 +14,7 @@ from sqlalchemy import Connection, insert, select, tuple_, update
 
 from ingest import deadletters, effects
 from ingest.arrivals import Arrival, Incoming, Record, Refused, TombstoneArrival, Unreadable, gateway_in, read
-from ingest.billing import sessions
-from ingest.billing.settle import settle_or_tell
+from ingest.billing.hook import after_facts
 from ingest.intake import FACT_LANES, Happening, Intake, Outcome, Stream, StreamKey
 from ingest.positions import Position
 from ingest.profiles import Profiles
@@ -56,8 +55,7 @@ def apply_batch(connection: Connection, messages: Sequence[Incoming], *, profile
     intake = Intake(profiles, arrival + 1, _load_streams(connection, messages, arrivals))
     outcomes = tuple(intake.enter(message, one) for message, one in zip(messages, arrivals, strict=True))
     write(connection, intake, old_arrival=arrival)
-    told = [*intake.facts, *intake.conflicts]
-    settle_or_tell(connection, {bytes(row["session"]) for row in told if row["kind"] in sessions.KINDS}, posted_ms=now_ms)  # type: ignore[arg-type]
+    after_facts(connection, [*intake.facts, *intake.conflicts], posted_ms=now_ms)
     return Applied(
         outcomes,
         tuple(addressed(key, one, now_ms=now_ms) for key, one in intake.streams.items() if one.touched),

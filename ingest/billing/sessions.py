@@ -18,7 +18,7 @@ from protocol.frame import Frame
 from protocol.refusal import Refusal
 from protocol.session import Event, Rules, Session, What, begin, step
 
-__all__ = ["KINDS", "Opened", "Replayed", "followers", "replay", "root_of"]
+__all__ = ["KINDS", "Opened", "Replayed", "followers", "read_fact", "replay", "root_of"]
 
 KINDS = ("session_opened", "session_event", "session_closed")
 LINKS_MAX = 8  # machine swaps in one treatment; more is a loop in the links
@@ -98,7 +98,7 @@ def _load(connection: Connection, session_id: bytes) -> _Facts | None:
     events: set[tuple[int, int, Event]] = set()
     closed: set[SessionClosed] = set()
     for row in _rows(connection, session_id):
-        one = _read(row.data)
+        one = read_fact(row.data)
         if isinstance(one, SessionOpened):
             opened.append(Opened(one, row.gateway, row.wall_ms))
         elif isinstance(one, SessionClosed):
@@ -121,8 +121,8 @@ def _rows(connection: Connection, session_id: bytes) -> list[Row[tuple[str, int,
     return found
 
 
-def _read(data: bytes) -> object:
-    """The fact in a stored frame. It was read before it was stored, so a refusal here means damage, and counts as no fact."""
+def read_fact(data: bytes) -> object:
+    """Return the fact in a stored frame. It was read before it was stored, so a refusal here means damage, and counts as no fact."""
     whole = frame.decode(data)
     if not isinstance(whole, Frame):
         return None

@@ -13,11 +13,14 @@ __all__ = [
     "billing_session",
     "course",
     "course_mode",
+    "denied",
+    "document_held",
     "grant_log",
     "ledger_account",
     "ledger_chain",
     "ledger_entry",
     "ledger_transaction",
+    "refund",
     "token",
 ]
 
@@ -145,6 +148,42 @@ billing_session = Table(
     Index(None, "continues"),
     Index(None, "course"),
     Index(None, "device", "opened_ms"),
+)
+
+denied = Table(
+    "denied",
+    metadata,
+    Column("token", LargeBinary(16), primary_key=True, comment="keyed hash"),
+    Column("site", String(32), nullable=False),
+    Column("version", BigInteger, nullable=False, comment="of the site's denylist; rises by one an entry"),
+    Column("reason", String(32), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index(None, "site", "version", unique=True),
+)
+
+document_held = Table(
+    "document_held",
+    metadata,
+    Column("gateway", String(32), nullable=False),
+    Column("document", String(64), nullable=False),
+    Column("version", BigInteger, nullable=False, comment="the newest that the gateway said it applied"),
+    Column("at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("gateway", "document"),
+)
+
+refund = Table(
+    "refund",
+    metadata,
+    Column("token", LargeBinary(16), primary_key=True),
+    Column("course", String(64), nullable=False),
+    Column("site", String(32), nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("version", BigInteger, nullable=False, comment="of the denylist that every gateway must hold first (T9)"),
+    Column("state", String(16), nullable=False, comment="pending, done, cancelled"),
+    Column("spent_before", Integer, nullable=False, comment="sessions of the token known when the refund was asked for"),
+    Column("at_ms", BigInteger, nullable=False),
+    Index(None, "site", "state"),
 )
 
 IMMUTABLE = (ledger_transaction, ledger_entry, grant_log)
