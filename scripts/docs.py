@@ -110,7 +110,9 @@ def _parameter_row(parameter: Any) -> tuple[str, str, str]:
     default = getattr(parameter.default, "value", parameter.default)
     if parameter.required:
         return shown, meaning, "required"
-    return shown, meaning, "" if default in (None, (), [], "") or callable(default) else f"`{default}`"
+    if default in (None, (), [], "", False) or callable(default):
+        return shown, meaning, ""
+    return shown, meaning, f"`{default}`".replace(f"{ROOT}/", "")  # a default below the clone is the same in every clone
 
 
 def verbs_part() -> str:
