@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -323,3 +324,17 @@ def test_a_rewind_while_it_runs_is_followed(store: Store, server: Influxd) -> No
 
     assert count(server) == 180
     assert [found["columns"][0] for found in series(server, "SHOW MEASUREMENTS")] == ["name"]
+
+
+def test_points_older_than_the_database_keeps_hold_up_nothing_and_are_no_rejects(store: Store, server: Influxd) -> None:
+    assert b"error" not in server.query(f'ALTER RETENTION POLICY "autogen" ON "{DATABASE}" DURATION 1d SHARD DURATION 1h DEFAULT')
+    now_ms = int(time.time() * 1000)  # InfluxDB compares with its own clock
+    recent = [make_frame(make_rows(t0_ms=now_ms - 120_000 + index * 60_000, seed=index, missing=0), seq=3 + index) for index in range(2)]
+    put(store, [*full(Machine(), blocks=2), *recent])
+    one = projection(store, v1(server))
+
+    assert drain(one) == 4
+
+    assert count(server) == 120
+    assert rejects(store) == []
+    one.close()
