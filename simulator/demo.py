@@ -130,6 +130,7 @@ class _Scene:
             serial: Feed(serial, stage.wire, timer=demo.timer, chance=random.Random(f"{stage.settings.seed}/{serial}/wire"))
             for serial in stage.clinic.serials
         }
+        self._duplicates_before = self._duplicates()
         self._began_s = demo.timer()
         self._looked_s = 0.0
         self._kills = sorted(demo.kills, key=lambda kill: kill.at_s)
@@ -185,6 +186,10 @@ class _Scene:
             self._demo.say(f"the store does not answer: {error}")
         self._rss.update(self._supervisor.rss_bytes())
 
+    def _duplicates(self) -> int:
+        with self._store.reading() as connection:
+            return account.duplicates(connection, self._stage.gateways)
+
     def _projected(self) -> int:
         with self._store.reading() as connection:
             return account.projected(connection, cursor=influx.NAME, after_arrival=self._stage.after_arrival)
@@ -211,8 +216,6 @@ class _Scene:
         for program in self._stage.programs:
             if program.name.startswith(GATEWAY):
                 self._supervisor.stop_one(program.name)
-        with self._store.reading() as connection:
-            dropped = account.duplicates(connection, self._stage.gateways)
         outboxes = [self._stage.settings.folder / gateway / "data" / "outbox.db" for gateway in self._stage.gateways]
         return Report(
             seconds=round(progress.seconds, 1),
@@ -228,7 +231,7 @@ class _Scene:
             blocks_received=self._account.blocks,
             rows_received=self._account.rows,
             points_projected=self._projected() if self._stage.settings.service("INFLUX_URL") else None,
-            duplicates_dropped=dropped,
+            duplicates_dropped=self._duplicates() - self._duplicates_before,
             lost=self._account.lost(self._acknowledged()),
             twice=self._account.twice,
             unreadable_blocks=self._account.unreadable,

@@ -265,8 +265,10 @@ def _console(ground: _Ground) -> tuple[Program, str]:
         toml.table("listen", {"host": HOST, "port": ground.ports.console}),
     )
     write_file(path, "".join(parts).encode(), mode=PUBLIC_FILE)
-    words = icecap("console", "user", "add", LOGIN, "--role", "admin", "--generate", "--config", str(path))
-    made = _run(words, "making a login")
+    generated = (LOGIN, "--generate", "--config", str(path))
+    made = _run(icecap("console", "user", "add", *generated, "--role", "admin"), "making a login")
+    if made.returncode:  # a database that is kept knows the login from an earlier run
+        made = _run(icecap("console", "user", "password", *generated), "making a password")
     if made.returncode:
         raise StageError(f"the console did not make a login: {made.stderr.strip()}")
     port = ground.ports.console
