@@ -47,6 +47,9 @@ TEXT_SUFFIXES = frozenset(
 )
 
 
+BUILT = frozenset({"build", "dist", "mutants", "__pycache__"})
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule: which files it judges, and what it says of one."""
@@ -62,13 +65,13 @@ def source_files(root: Path) -> list[Path]:
 
 
 def tracked_files(root: Path) -> list[Path]:
-    """Files under version control, relative to ``root``; in a tree without it, all that are not hidden."""
+    """Files under version control, relative to ``root``; in a tree without it, all that are neither hidden nor built."""
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=False)
     if listing.returncode == 0 and listing.stdout:
         names = [Path(name) for name in listing.stdout.decode().split("\0") if name]
     else:
         found = [path.relative_to(root) for path in root.rglob("*")]
-        names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+        names = [name for name in found if not any(part.startswith(".") or part in BUILT for part in name.parts)]
     return sorted(name for name in names if (root / name).is_file())
 
 
