@@ -17,7 +17,7 @@ from tests.edge.rig import Publisher, mqtt_settings, opened, publisher, running,
 from tests.support.services import Mosquitto, eventually
 
 ROOT = Path(__file__).parents[2]
-HOPS_MAX = 5
+HOPS_MAX = 5  # the architecture's budget from radio to disk
 
 # Functions that a loop of ours calls outside a hop: they wait for something or look at something, and no sample passes through them.
 WAITS = {"Inbox.take", "Intake.settle", "Intake.waits_s", "Connection.check", "Connection.ack", "Store.tick", "Connection.is_over"}
