@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["PROGRAMS", "Need", "Program", "find_program", "how_to_install", "install_command", "is_debian", "program", "search_folders"]
+__all__ = [
+    "PROGRAMS",
+    "Need",
+    "Program",
+    "find_program",
+    "how_to_install",
+    "install_command",
+    "is_debian",
+    "is_wanted_here",
+    "program",
+    "search_folders",
+]
 
 TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 """Where set-up unpacks packages when it may not install them; absent on an installed gateway, which does no harm."""
@@ -37,7 +48,7 @@ class Program:
     apt: str
     """Debian packages, blank-separated."""
     brew: str | None
-    """Homebrew packages, blank-separated; None where macOS has no such thing or brings it along."""
+    """What ``brew install`` takes; None where macOS has no such thing or brings it along."""
     need: Need
     aliases: tuple[str, ...] = ()
     """Other file names, in order of preference, tried after ``name``."""
@@ -97,6 +108,8 @@ def search_folders(entry: Program, *, root: Path = Path("/")) -> list[Path]:
 
 def how_to_install(name: str) -> str:
     """One sentence with the exact command for this machine."""
+    if not is_wanted_here(program(name)):
+        return f"{name} is not on this machine, and there is none for macOS"
     return f"{name} is not on this machine; install it with:  {install_command([program(name)])}"
 
 
@@ -104,12 +117,17 @@ def install_command(entries: Iterable[Program], *, also: Iterable[str] = ()) -> 
     """The command that installs ``entries`` (and Debian's packages ``also``) on this machine, ready to be pasted."""
     entries = list(entries)
     if sys.platform == "darwin":
-        return " && ".join(f"brew install {entry.brew or entry.name}" for entry in entries)
+        return " && ".join(f"brew install {entry.brew}" for entry in entries if entry.brew)
     packages = " ".join(sorted({*also, *(package for entry in entries for package in entry.apt.split())}))
     if is_debian():
         sudo = "" if os.geteuid() == 0 else "sudo "
         return f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {packages}"
     return f"your system's package manager, which should have: {packages} (Debian's names)"
+
+
+def is_wanted_here(entry: Program) -> bool:
+    """Whether ``entry`` is something to install on this system."""
+    return sys.platform != "darwin" or entry.brew is not None
 
 
 def is_debian() -> bool:

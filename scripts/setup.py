@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from provisioning.programs import PROGRAMS, Need, Program, find_program, how_to_install, install_command  # noqa: E402  (after the path)
+from provisioning.programs import PROGRAMS, Need, Program, find_program, how_to_install, install_command, is_wanted_here  # noqa: E402  (after the path)
 from scripts.system_packages import install  # noqa: E402
 
 VENV = ROOT / ".venv"
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 def system_programs(need: Need) -> list[Program]:
     """Install what ``need`` lacks where that is possible; the programs that are still missing."""
-    wanted = [program for program in PROGRAMS if NEEDS.index(program.need) <= NEEDS.index(need)]
+    wanted = [program for program in PROGRAMS if NEEDS.index(program.need) <= NEEDS.index(need) and is_wanted_here(program)]
     missing = [program for program in wanted if find_program(program.name) is None]
     packages = [package for program in missing for package in program.apt.split()] + python_packages()
     if packages:

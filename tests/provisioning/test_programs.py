@@ -82,6 +82,13 @@ def test_macos_uses_its_own_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     assert install_command([program("mosquitto"), program("chromium")]) == "brew install mosquitto && brew install --cask chromium"
 
 
+def test_macos_is_not_asked_for_what_it_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+
+    assert how_to_install("strace") == "strace is not on this machine, and there is none for macOS"
+    assert install_command([program("strace"), program("mosquitto")]) == "brew install mosquitto"
+
+
 def test_names_are_unique_and_build_comes_first() -> None:
     names = [entry.name for entry in PROGRAMS]
     needs = [list(Need).index(entry.need) for entry in PROGRAMS]
