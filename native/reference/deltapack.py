@@ -1,13 +1,16 @@
-"""Slow twin of ``native/deltapack``; first cut with the final interface and a plain layout."""
+"""Slow twin of ``native/deltapack``: the same bytes from independent code. Format: ``docs/format-deltapack.md``."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from native.reference.crc32c import crc32c
+from native.reference.block import Job, write_block
+from native.reference.choose import PLAN_BYTES, plan_of
+from native.reference.reader import read_block
+from native.reference.session import Session
 from native.shared import (
     CELLS_MAX,
     CHANNELS_MAX,
@@ -20,6 +23,9 @@ from native.shared import (
     Int64Array,
     UInt8Array,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "CELLS_MAX",
@@ -40,19 +46,9 @@ __all__ = [
     "plan",
 ]
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
 CHAIN_MAX = 255
-_HEADER = struct.Struct("<BBHBB")
-
-
-def _checked(ts_ms: Int64Array, columns: Int64Array, valid: BoolArray | None, reasons: UInt8Array | None) -> None:
-    if columns.ndim != 2 or ts_ms.ndim != 1 or len(ts_ms) != len(columns) or columns.size == 0:
-        raise ValueError("columns must be (rows, channels) with a time stamp for every row, and not empty")
-    if len(ts_ms) > ROWS_MAX or columns.shape[1] > CHANNELS_MAX or columns.size > CELLS_MAX:
-        raise ValueError("too many rows, channels or cells")
-    for extra in (valid, reasons):
-        if extra is not None and extra.shape != columns.shape:
-            raise ValueError("valid and reasons must have the shape of columns")
+_MODES, _PREDICTORS, _SHAPES, _SCALES, _CHANNEL_SCALES, _BOUNDED = 8, 16, 3, 19, 109, 7
 
 
 def encode(
@@ -63,16 +59,8 @@ def encode(
     params: bytes | None = None,
     reasons: UInt8Array | None = None,
 ) -> bytes:
-    """Encode rows without loss."""
-    _checked(ts_ms, columns, valid, reasons)
-    mask = None if valid is None or bool(valid.all()) else valid
-    cells = columns if mask is None else np.where(mask, columns, 0)
-    codes = None if reasons is None or not reasons.any() else reasons
-    body = _HEADER.pack(0xD0, params is not None, len(ts_ms), columns.shape[1], (mask is not None) | (codes is not None) << 1)
-    body += ts_ms.astype("<i8").tobytes() + cells.astype("<i8").tobytes()
-    body += b"" if mask is None else mask.astype(np.uint8).tobytes()
-    body += b"" if codes is None else codes.tobytes()
-    return body + struct.pack("<I", crc32c(body))
+    """Encode rows without loss; the contract is in ``native/deltapack.pyi``."""
+    return write_block(_job(ts_ms, columns, valid, reasons, None, params))
 
 
 def encode_bounded(
@@ -84,51 +72,37 @@ def encode_bounded(
     params: bytes | None = None,
     reasons: UInt8Array | None = None,
 ) -> bytes:
-    """Encode within a bound."""
-    if len(max_error) != columns.shape[1] or any(not 0 <= bound <= ERROR_BOUND_MAX for bound in max_error):
-        raise ValueError("max_error must have a bound for every channel")
-    return encode(ts_ms, columns, valid=valid, params=params, reasons=reasons)
+    """Encode within a bound per channel."""
+    return write_block(_job(ts_ms, columns, valid, reasons, max_error, params))
 
 
 def plan(ts_ms: Int64Array, columns: Int64Array, *, valid: BoolArray | None = None, max_error: Sequence[int] | None = None) -> bytes:
-    """The choices the encoder would make."""
-    _checked(ts_ms, columns, valid, None)
-    return bytes(columns.shape[1])
+    """The choices the encoder would make for this block."""
+    job = _job(ts_ms, columns, valid, None, max_error, None)
+    job.prepare()
+    return b"".join(plan_of(lane.channel) for lane in job.lanes[: columns.shape[1]])
 
 
-def decode_full(data: bytes) -> FullBlock:
-    """Decode with reasons."""
-    if len(data) < _HEADER.size + 4:
-        raise DecodeError("truncated")
-    if data[0] >> 4 != 0xD:
-        raise DecodeError("bad_magic")
-    if data[0] != 0xD0:
-        raise DecodeError("bad_version")
-    if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise DecodeError("bad_crc")
-    _, _, rows, channels, flags = _HEADER.unpack_from(data)
-    at, cells = _HEADER.size, rows * channels
-    if len(data) != at + 8 * (rows + cells) + cells * (flags & 1) + cells * (flags >> 1) + 4:
-        raise DecodeError("bad_length")
-    ts_ms = np.frombuffer(data, "<i8", rows, at).astype(np.int64)
-    columns = np.frombuffer(data, "<i8", cells, at + 8 * rows).reshape(rows, channels).astype(np.int64)
-    at += 8 * (rows + cells)
-    valid = np.frombuffer(data, np.uint8, cells, at).reshape(rows, channels).astype(bool) if flags & 1 else None
-    at += cells * (flags & 1)
-    reasons = np.frombuffer(data, np.uint8, cells, at).reshape(rows, channels).copy() if flags >> 1 else None
-    return FullBlock(ts_ms, columns, valid, reasons)
+def decode(data: Buffer) -> Block:
+    """Decode a standalone or key block."""
+    return Block(*read_block(bytes(data), None)[:3])
 
 
-def decode(data: bytes) -> Block:
-    """Decode a block."""
-    return Block(*decode_full(data)[:3])
+def decode_full(data: Buffer) -> FullBlock:
+    """``decode`` with the reason codes."""
+    return read_block(bytes(data), None)
 
 
 class Encoder:
-    """Session blocks."""
+    """Session blocks: a key block, then blocks that lean on the one before."""
 
     def __init__(self, *, max_error: Sequence[int] | None = None, key_every_ms: int = 900_000) -> None:
-        self._max_error, self._key_every_ms = max_error, key_every_ms
+        if key_every_ms <= 0:
+            raise ValueError("key_every_ms must be positive")
+        self._max_error = None if max_error is None else tuple(max_error)
+        self._key_every_ms = key_every_ms
+        self._key_ms = 0
+        self._session = Session()
 
     def encode(
         self,
@@ -139,18 +113,77 @@ class Encoder:
         reasons: UInt8Array | None = None,
         key: bool = False,
     ) -> bytes:
-        """The next block."""
-        bounds = [0] * columns.shape[1] if self._max_error is None else self._max_error
-        return encode_bounded(ts_ms, columns, bounds, valid=valid, reasons=reasons)
+        """The next block of the session."""
+        job = _job(ts_ms, columns, valid, reasons, self._max_error, None)
+        session = self._session
+        leans = not key and len(session.channels) == columns.shape[1] and session.chain < CHAIN_MAX
+        leans = leans and self._key_ms <= int(ts_ms[0]) and 0 <= int(ts_ms[-1]) - self._key_ms < self._key_every_ms
+        block = write_block(job, session, dependent=leans)
+        if not leans:
+            self._key_ms = int(ts_ms[0])
+        return block
 
 
 class Decoder:
-    """Follows a session."""
+    """Follows a session; also decodes standalone blocks, which do not disturb it."""
 
-    def decode(self, data: bytes) -> Block:
-        """Decode a block."""
-        return decode(data)
+    def __init__(self) -> None:
+        self._session = Session()
 
-    def decode_full(self, data: bytes) -> FullBlock:
-        """Decode a block with reasons."""
-        return decode_full(data)
+    def decode(self, data: Buffer) -> Block:
+        """The next block of the session."""
+        return Block(*self.decode_full(data)[:3])
+
+    def decode_full(self, data: Buffer) -> FullBlock:
+        """``decode`` with the reason codes."""
+        return read_block(bytes(data), self._session)
+
+
+def _job(
+    ts_ms: Int64Array,
+    columns: Int64Array,
+    valid: BoolArray | None,
+    reasons: UInt8Array | None,
+    max_error: Sequence[int] | None,
+    params: bytes | None,
+) -> Job:
+    """Check the arguments."""
+    if ts_ms.dtype != np.int64 or columns.dtype != np.int64:
+        raise ValueError("int64 arrays are needed")
+    if ts_ms.ndim != 1 or columns.ndim != 2:
+        raise ValueError("ts_ms must have one dimension and columns two")
+    rows, channels = columns.shape
+    if rows == 0 or channels == 0:
+        raise ValueError("a block needs at least one row and one channel")
+    if len(ts_ms) != rows:
+        raise ValueError(f"{len(ts_ms)} time stamps for {rows} rows")
+    if rows > ROWS_MAX or channels > CHANNELS_MAX or rows * channels > CELLS_MAX:
+        raise ValueError(f"{rows} rows of {channels} channels; at most {ROWS_MAX} rows, {CHANNELS_MAX} channels, {CELLS_MAX} cells")
+    for name, kind, array in (("valid", np.bool_, valid), ("reasons", np.uint8, reasons)):
+        if array is not None and (array.dtype != kind or array.shape != columns.shape):
+            raise ValueError(f"{name} must be an array of {kind.__name__} with the shape of columns")
+    bounds = [0] * channels if max_error is None else [int(bound) for bound in max_error]
+    if len(bounds) != channels:
+        raise ValueError(f"{len(bounds)} error bounds for {channels} channels")
+    if any(not 0 <= bound <= ERROR_BOUND_MAX for bound in bounds):
+        raise ValueError(f"an error bound must be 0 to {ERROR_BOUND_MAX}")
+    if params is not None:
+        _check_params(params, channels)
+    return Job(
+        ts_ms=ts_ms.tolist(),
+        cells=[column.tolist() for column in columns.T],
+        valid=None if valid is None or bool(valid.all()) else [column.tolist() for column in valid.T],
+        reasons=None if reasons is None or not reasons.any() else reasons.ravel().tolist(),
+        bounds=bounds,
+        params=params,
+    )
+
+
+def _check_params(params: bytes, channels: int) -> None:
+    if len(params) != PLAN_BYTES * channels:
+        raise ValueError(f"params are for another number of channels than {channels}")
+    for at in range(0, len(params), PLAN_BYTES):
+        mode, predictor, shape, classes, *scales = params[at : at + PLAN_BYTES]
+        fits = mode < _MODES and predictor < _PREDICTORS and shape < _SHAPES and classes in {1, 3} and max(scales) < _CHANNEL_SCALES
+        if not fits or (mode == _BOUNDED and (scales[0] >= _SCALES or scales[3] >= _SCALES)):
+            raise ValueError("params are not from plan()")

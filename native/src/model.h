@@ -135,7 +135,7 @@ static void channel_tables(Channel *channel) {
 /* A channel that starts in this block. */
 static void channel_start(Channel *channel) {
     channel_tables(channel);
-    set_classes(channel);
+    if (channel->mode != MODE_WIDE) set_classes(channel); /* a wide scale index is beyond the means */
     channel->s = channel->b = 0;
     channel->gain_mask = 127;
     channel->carried = 0;
