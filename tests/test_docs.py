@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("dashboards", "edge", "ingest", "native", "protocol", "provisioning", "simulator")
 PAGES = docs.pages()
 REFERENCE = "\n".join(path.read_text() for path in PAGES if "reference" in path.parts)
-CONFIG_MODULES = ("edge.settings", "ingest.settings", "dashboards.console.settings")
+CONFIG_MODULES = ("edge.settings", "ingest.config", "dashboards.console.settings")
 
 FENCE = re.compile(r"```[a-z]*\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
