@@ -67,7 +67,7 @@ def create(parts: Parts) -> FastAPI:
     app.mount("/static", StaticFiles(directory=web.STATIC), name="static")
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(Headers, secure=settings.listen.is_secure)
+    app.add_middleware(Headers, secure=settings.listen.is_secure, mistake=_bug)
     app.add_exception_handler(SignInNeededError, _sign_in_needed)
     app.add_exception_handler(ForbiddenError, _forbidden)
     app.add_exception_handler(MissingError, _missing)
@@ -75,7 +75,6 @@ def create(parts: Parts) -> FastAPI:
     app.add_exception_handler(StoreDownError, _store_down)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
     return app
 
 
@@ -85,7 +84,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-async def _sign_in_needed(request: Request, _error: Exception) -> Response:
+def _sign_in_needed(request: Request, _error: Exception) -> Response:
     """Send a person to the form and back afterwards; tell a script, and htmx, which follows no redirect to a whole page."""
     if _is_api(request):
         return JSONResponse({"detail": "Sign in, or send an API token as 'Authorization: Bearer'."}, 401, {"www-authenticate": "Bearer"})
@@ -96,19 +95,19 @@ async def _sign_in_needed(request: Request, _error: Exception) -> Response:
     return RedirectResponse(f"/sign-in?go_to={quote(target, safe='')}", status_code=303)
 
 
-async def _forbidden(request: Request, error: Exception) -> Response:
+def _forbidden(request: Request, error: Exception) -> Response:
     return _problem(request, 403, "Not for your role", str(error))
 
 
-async def _missing(request: Request, error: Exception) -> Response:
+def _missing(request: Request, error: Exception) -> Response:
     return _problem(request, 404, "Nothing here", str(error))
 
 
-async def _busy(request: Request, _error: Exception) -> Response:
+def _busy(request: Request, _error: Exception) -> Response:
     return _problem(request, 503, "Busy", "Many passwords are being checked at once. Please try again in a few seconds.")
 
 
-async def _store_down(request: Request, error: Exception) -> Response:
+def _store_down(request: Request, error: Exception) -> Response:
     log.warning("store_down", path=request.url.path, error=str(error))
     return _problem(
         request,
@@ -118,12 +117,12 @@ async def _store_down(request: Request, error: Exception) -> Response:
     )
 
 
-async def _not_understood(request: Request, error: Exception) -> Response:
+def _not_understood(request: Request, error: Exception) -> Response:
     fields = sorted({str(one["loc"][-1]) for one in error.errors()}) if isinstance(error, RequestValidationError) else []
     return _problem(request, 422, "Not understood", f"Please check: {', '.join(fields)}.")
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers) if isinstance(error, HTTPException) and error.headers else {}
     title = {404: "Nothing here", 405: "Not this way"}.get(status, "That did not work")
@@ -132,7 +131,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _bug(request: Request, error: Exception) -> Response:
+def _bug(request: Request, error: Exception) -> Response:
     log.error("bug", path=request.url.path, exc_info=error)
     return _problem(request, 500, "A mistake of ours", "The console made a mistake and has written it down. Other pages go on working.")
 

@@ -39,6 +39,7 @@ def run(config: Config) -> None:
     from dashboards.console.app import Parts, create
     from ingest.store import Store
 
+    _log_plainly()
     store = Store.open(settings.database)
     store.migrate()
     application = create(Parts(store, _machines_clock(settings.clock), _peoples_clock(), os.urandom, settings, profiles))
@@ -176,6 +177,21 @@ def _password(name: str, *, generate: bool, from_stdin: bool) -> str:
 def _refuse(why: str) -> None:
     Terminal(stderr=True).print(f"[red]{why}[/]", highlight=False)
     raise typer.Exit(EXIT_REFUSED)
+
+
+def _log_plainly() -> None:
+    """One JSON object a line on standard error. Tracebacks carry no local variables: there are tokens among them."""
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _peoples_clock() -> Clock:

@@ -7,6 +7,10 @@ style, no other host. Templates must keep to that; the browser enforces it.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any  # ASGI's own types are open mappings
 
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
 __all__ = ["BODY_BYTES_MAX", "CONTENT_SECURITY_POLICY", "Headers"]
 
 BODY_BYTES_MAX = 16_384  # the largest form is a password change; there are no uploads
@@ -45,10 +49,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Headers:
-    """Wraps the application; ``secure`` adds HSTS."""
+    """Wraps the application; ``secure`` adds HSTS, ``mistake`` makes the answer when the application raised."""
 
-    def __init__(self, app: App, *, secure: bool) -> None:
-        self._app = app
+    def __init__(self, app: App, *, secure: bool, mistake: Callable[[Request, Exception], Response]) -> None:
+        self._app, self._mistake = app, mistake
         extra = {"strict-transport-security": _HSTS} if secure else {}
         self._fixed = [(name.encode("ascii"), value.encode("ascii")) for name, value in (_ALWAYS | extra).items()]
 
@@ -58,9 +62,12 @@ class Headers:
             await self._app(scope, receive, send)
             return
         static = str(scope["path"]).startswith("/static/")
+        started = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = [*message.get("headers", []), *self._fixed]
                 if not static or message["status"] != 200:
                     headers.append((b"cache-control", b"no-store"))
@@ -73,7 +80,14 @@ class Headers:
         if _stated_length(scope) > BODY_BYTES_MAX:
             await _refuse(send_with_headers)
             return
-        await self._app(scope, _bounded(receive), send_with_headers)
+        try:
+            await self._app(scope, _bounded(receive), send_with_headers)
+        except Exception as error:
+            if started:
+                raise
+            # Here and not in the framework's outermost layer, whose answer would go out without these headers.
+            response = await run_in_threadpool(self._mistake, Request(scope), error)
+            await response(scope, receive, send_with_headers)
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -154,6 +154,11 @@ class Circuit:
         """Whether somebody is being treated with it."""
         return self.state in BUSY
 
+    @property
+    def is_faulty(self) -> bool:
+        """Whether the machine reports a fault of it."""
+        return self.state is MachineState.FAULT
+
     def first(self, role: str) -> Measure | None:
         """Return the first measure of a role (by its value, for templates), or ``None``."""
         return next((one for one in self.measures if one.channel.role == role), None)
@@ -237,11 +242,7 @@ def stand(parts: Sequence[Circuit], *, age_ms: int | None, online: bool | None, 
         return (Trouble(Standing.NEVER, "Nothing received yet"),)
     if age_ms >= ages.silent_ms:
         return (Trouble(Standing.SILENT, f"Silent for {age_text(age_ms)}"),)
-    found = [
-        Trouble(Standing.FAULT, f"Circuit {part.number}: fault reported by the machine")
-        for part in parts
-        if part.state == MachineState.FAULT
-    ]
+    found = [Trouble(Standing.FAULT, f"Circuit {part.number}: fault reported by the machine") for part in parts if part.is_faulty]
     found += [Trouble(Standing.LIMIT, _limit_text(part, row)) for part in parts for row in part.measures if row.out]
     if age_ms >= ages.late_ms:
         found.append(Trouble(Standing.LATE, f"Data {age_text(age_ms)} old"))

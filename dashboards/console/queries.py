@@ -268,7 +268,7 @@ def gateways(connection: Connection, *, site: str | None) -> tuple[GatewayRow, .
     )
     if site is not None:
         query = query.where(box.c.site == site)
-    machines_at: dict[str, int] = dict(connection.execute(counts).tuples().all())
+    machines_at: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
     lanes = _streams(connection)
     return tuple(
         GatewayRow(

@@ -4,6 +4,7 @@ Invariant: every value is escaped (autoescape is on for all templates and no tem
 """
 
 import hashlib
+import mimetypes
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache
@@ -33,8 +34,9 @@ NAVIGATION = (
 )
 
 
+@cache
 def pages() -> Environment:
-    """Return the environment that all templates are rendered in."""
+    """Return the environment that all templates are rendered in; it never changes, so a process makes it once."""
     environment = Environment(
         loader=PackageLoader("dashboards.console"),
         autoescape=True,
@@ -58,6 +60,9 @@ def pages() -> Environment:
         "gauge_width": drawing.GAUGE_WIDTH,
         "Channel": ChannelRole,
     }
+    # Types come from Python's own table, not from whatever the machine has in /etc.
+    mimetypes.init(files=[])
+    mimetypes.add_type("font/woff2", ".woff2")
     # Everything is read from the disk now: error pages are rendered on the event loop, which must not wait for a file.
     for name in environment.list_templates():
         environment.get_template(name)

@@ -72,10 +72,12 @@
     // A live region that is replaced with the same words would be read out again and again; it changes only when the words do.
     const spoken = document.querySelector("[data-spoken]");
     if (!spoken) return;
-    document.body.addEventListener("htmx:afterSwap", () => {
+    const speak = () => {
       const words = document.querySelector("[data-say]")?.dataset.say ?? "";
       if (spoken.textContent !== words) spoken.textContent = words;
-    });
+    };
+    speak();
+    document.body.addEventListener("htmx:afterSwap", speak);
   }
 
   document.addEventListener("DOMContentLoaded", () => {
