@@ -1,20 +1,27 @@
 """A recording is played row by row: every line arrives or is refused by number, and twice is once."""
 
 import asyncio
+import csv
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from edge.intake import Intake
+from edge.live import LiveBoard
 from edge.outbox import Outbox
 from edge.settings import ReplayColumn, ReplaySource
 from edge.sources.replay import ReplayReader
 from protocol.clock import ManualClock
+from protocol.profile import Profile, parse
 from protocol.reading import Quality
 from protocol.refusal import Reason
 from tests.edge.rig import COOLER, PROFILE, opened, stored, surroundings
 from tests.support.services import eventually
 
+RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 T0 = 1_581_168_647_000  # 2020-02-08T13:30:47Z
 
 
@@ -111,3 +118,64 @@ def test_a_line_that_is_no_csv_is_refused_and_the_next_is_read(tmp_path: Path) -
 
         assert [number for _device, _boot, number in stored(outbox).keys] == [2]
     assert reader.refusals == {Reason.BAD_VALUE: 1}
+
+
+RIG_CHANNELS = {
+    "accelerometer_1": ("Accelerometer1RMS", "1", "state", 6, 100.0),
+    "accelerometer_2": ("Accelerometer2RMS", "1", "state", 6, 100.0),
+    "current": ("Current", "A", "pump_current", 5, 100.0),
+    "pressure": ("Pressure", "kPa", "pressure", 6, 100.0),
+    "motor_temp": ("Temperature", "degC", "condenser_temp", 4, 200.0),
+    "fluid_temp": ("Thermocouple", "degC", "coolant_temp", 4, 100.0),
+    "voltage": ("Voltage", "V", "mains_voltage", 3, 400.0),
+    "flow": ("Volume Flow RateRMS", "l/min", "flow", 4, 1000.0),
+}
+
+
+def rig_profile() -> Profile:
+    """A site's own profile for a recorded water loop: every digit of the recording is a code."""
+    text = 'id = "water-loop"\nversion = 1\nmodel = "Loop"\nmaker = "Lab"\ncircuits = 1\n'
+    for name, (_column, unit, role, decimals, top) in RIG_CHANNELS.items():
+        text += f'[[channel]]\nname = "{name}"\nunit = "{unit}"\nrole = "{role}"\ndecimals = {decimals}\n'
+        text += f"lo = {-top}\nhi = {top}\nsigma = 0.05\n"
+    return parse(text)
+
+
+@pytest.mark.skipif(not (RECORDINGS / "skab").is_dir(), reason="no recordings beside the repository (shared/data/skab)")
+@pytest.mark.parametrize("name", ["other_1.csv", "anomaly-free_anomaly-free.csv"])
+def test_a_recorded_rig_comes_back_code_by_code_with_rejected_samples_marked(tmp_path: Path, name: str) -> None:
+    profile, file = rig_profile(), RECORDINGS / "skab" / name
+    with file.open(newline="") as lines:
+        recorded = list(csv.DictReader(lines, delimiter=";"))
+    source = settings(
+        file,
+        profile="water-loop",
+        time_column="datetime",
+        time_format="%Y-%m-%d %H:%M:%S",
+        delimiter=";",
+        columns={channel: column for channel, (column, *_rest) in RIG_CHANNELS.items()},
+    )
+
+    with opened(tmp_path / "box") as outbox:
+        around = surroundings(outbox, tmp_path)
+        around = replace(
+            around, devices={COOLER: profile}, intake=Intake(outbox, {COOLER: profile}, live=LiveBoard(), timer=time.monotonic)
+        )
+        asyncio.run(ReplayReader(source, around).run())
+        blocks = stored(outbox).blocks
+
+    codes: dict[int, list[int | None]] = {}
+    rejected = 0
+    for _frame, rows in blocks:
+        assert rows.counters is not None
+        assert rows.rejected_lost == 0
+        for row, number in enumerate(rows.counters):
+            cells = [rows.rejected.get(row * len(profile.channels) + at) for at in range(len(profile.channels))]
+            good = rows.quality[row] == Quality.OK
+            rejected += int((~good).sum())
+            codes[int(number)] = [int(rows.codes[row, at]) if good[at] else cells[at] for at in range(len(profile.channels))]
+    assert sorted(codes) == list(range(1, len(recorded) + 1))
+    for number, line in enumerate(recorded, 1):
+        expected = [channel.code(float(line[RIG_CHANNELS[channel.name][0]])) for channel in profile.channels]
+        assert codes[number] == expected
+    assert 0 < rejected < 0.2 * len(recorded) * len(profile.channels)
