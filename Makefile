@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs wheel lock ready-demo
+.PHONY: help setup demo test check bench docs wheel lock fuzz sanitize ready-demo
 VENV := .venv/bin
 
 help: ## this list
@@ -32,6 +32,13 @@ docs: setup ## rebuild the generated tables of docs/
 
 wheel: setup ## sdist and wheel with compiled kernels into dist/
 	@$(VENV)/python -c "from setuptools import build_meta as backend; backend.build_sdist('dist'); backend.build_wheel('dist')"
+
+fuzz: ## fuzz every decoder for ARGS seconds in all (60), with AddressSanitizer
+	@sh scripts/python.sh scripts/setup.py fuzz
+	@sh scripts/fuzz.sh $(or $(ARGS),60)
+
+sanitize: setup ## the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@sh scripts/sanitize.sh $(ARGS)
 
 lock: setup ## resolve the dependencies again and write requirements/*.txt
 	@sh scripts/lock.sh

@@ -38,6 +38,7 @@ class Need(Enum):
     BUILD = "build"
     DEMO = "demo"
     TEST = "test"
+    FUZZ = "fuzz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ PROGRAMS = (
     ),
     Program("pdftotext", "poppler-utils", "poppler", Need.TEST),
     Program("strace", "strace", None, Need.TEST),
+    Program("clang", "clang", None, Need.FUZZ),
 )
 
 

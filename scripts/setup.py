@@ -1,6 +1,6 @@
 """Make a fresh clone ready: system programs, ``.venv`` from the lock files, kernels, the ``icecap`` command. Standard library only.
 
-``python3 scripts/setup.py build|demo|test``; every step looks first and does nothing when its result is there, so a second run is short.
+``python3 scripts/setup.py build|demo|test|fuzz``; every step looks first and does nothing when its result is there.
 Invariant: a step records its stamp only after it has succeeded, so an interrupted set-up is taken up where it stopped.
 """
 

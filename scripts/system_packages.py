@@ -16,7 +16,7 @@ TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 STEP_S = 1_200  # Chromium over a slow line; a hanging mirror must not hang set-up for ever
 EXECUTABLES = ("usr/bin", "usr/sbin", "usr/lib/postgresql/*/bin", "usr/lib/chromium")  # a later folder wins: /usr/bin/chromium is a script
 
-COMPILER = frozenset({"gcc", "libc6-dev"})  # looks for its parts and the system's headers under /usr
+COMPILER = frozenset({"gcc", "libc6-dev", "clang"})  # looks for its parts and the system's headers under /usr
 
 # An installed broker or database must not begin to serve on somebody's machine because they typed `make test`.
 APT = """
