@@ -1,8 +1,11 @@
+from dataclasses import dataclass
+
 from protocol.profile import builtin
 from protocol.reading import MachineState
 from simulator.clinic import Clinic, plan_day
+from simulator.cooler import Demand
 from simulator.faults import Fault, FaultKind
-from simulator.world import Row, World
+from simulator.world import World
 
 PROFILE = builtin("icecap-cooler")
 DAY = 20_465
@@ -42,22 +45,31 @@ def test_a_day_can_be_entered_in_the_middle():
     assert all(code is not None and code < -250 for code in coolant)
 
 
+@dataclass(frozen=True, slots=True)
+class Switched(Clinic):
+    """A clinic whose machines are off from the tenth to the twentieth second."""
+
+    def demand(self, serial: str, now_ms: int) -> Demand:
+        return Demand(powered=not 10_000 <= now_ms - NINE_MS < 20_000)
+
+
 def test_a_machine_that_is_switched_off_says_nothing_and_boots_anew():
+    switched = World(Switched("a", 1), PROFILE, start_ms=NINE_MS)
+
+    rows = list(switched.rows_until(NINE_MS + 30_000))
+
+    seconds = [(row.sample.ts_ms - NINE_MS) // 1_000 for row in rows]
+    assert seconds == [*range(1, 10), *range(20, 31)]
+    assert [row.sample.counter for row in rows] == [*range(1, 10), *range(1, 12)]
+    assert [len({row.boot for row in part}) for part in (rows[:9], rows[9:], rows)] == [1, 1, 2]
+
+
+def test_a_machine_is_off_at_night():
     shift = plan_day("a", "cooler-0001", DAY)
-    evening = world(shift.off_ms - 30_000)
 
-    before = list(evening.rows_until(shift.off_ms + 60_000))
-    off = [row for row in before if row.serial == "cooler-0001" and row.sample.ts_ms >= shift.off_ms]
-    tomorrow = plan_day("a", "cooler-0001", DAY + 1)
-    morning = first_row(world(tomorrow.on_ms - 5_000), tomorrow.on_ms + 5_000)
+    rows = list(world(shift.off_ms - 5_000).rows_until(shift.off_ms + 5_000))
 
-    assert off == []
-    assert morning.sample.counter == 1
-    assert morning.boot != before[0].boot
-
-
-def first_row(place: World, until_ms: int) -> Row:
-    return next(row for row in place.rows_until(until_ms) if row.serial == "cooler-0001")
+    assert [row.sample.ts_ms for row in rows if row.serial == "cooler-0001"] == [shift.off_ms - 1_000 * back for back in (4, 3, 2, 1)]
 
 
 def test_a_fault_strikes_the_machine_it_was_given_to():
