@@ -84,7 +84,8 @@ class GatewayProcess:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(str(self.folder / "notify"))
             self._socket.setblocking(False)
-        self.notices.clear()
+        self.hear()
+        self.notices.clear()  # what an earlier process said is not this one's
         process = self.launch(NOTIFY_SOCKET=str(self.folder / "notify"), WATCHDOG_USEC=str(int(watchdog_s * 1e6)))
         wait_until(lambda: process.poll() is not None or "READY=1" in self.hear(), 20, "READY=1")
         assert process.poll() is None, self.log()[-3000:]

@@ -181,9 +181,9 @@ def test_a_changed_configuration_keeps_the_backlog_and_an_unchanged_one_changes_
         wait_until(lambda: agent.events("configuration_refused"), 10, "the wrong file is refused")
         assert agent.part("source clinic")["ok"]
     agent.config.write_text(agent.config.read_text().replace("Clinic A", "clinic-a"))
-    agent.stop()
+    assert agent.stop()[0] == 0
     agent.start()
-    agent.stop()
+    assert agent.stop()[0] == 0
 
     assert ready == 1
     with opened(agent.data) as outbox:
