@@ -93,10 +93,8 @@ def main(seconds: int, messages: int) -> None:
             memory, share = steady(agent, cooler, seconds)
             print(f"{COOLERS} coolers x {len(CHANNELS)} channels x 1 Hz {memory:7.1f} MB resident, {share:.1f} % of one core, {seconds} s")
             per_cpu, per_wall, memory = flood(agent, cooler, messages, after=seconds + 1)
-            print(
-                print(f"flood of {messages} messages {per_cpu:9.0f} a second of processor time, {per_wall:.0f} of wall time")
-                print(f"after it                  {memory:7.1f} MB resident")
-            )
+            print(f"flood of {messages} messages {per_cpu:9.0f} a second of processor time, {per_wall:.0f} of wall time")
+            print(f"after it                  {memory:7.1f} MB resident")
         finally:
             cooler.close()
             agent.stop()
