@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from dashboards.console import web
 from dashboards.console.auth import Door
 from dashboards.console.context import Console
+from dashboards.console.drawing import SparkCache
 from dashboards.console.guard import ForbiddenError, SignInNeededError
 from dashboards.console.headers import Headers
 from dashboards.console.passwords import Busy, Cost, Passwords
@@ -63,7 +64,7 @@ def create(parts: Parts) -> FastAPI:
         lifespan=_lifespan,
     )
     guarded_by = Door(parts.store, parts.door_clock, parts.entropy, Passwords(parts.password_cost), settings.session)
-    app.state.console = Console(parts.store, parts.clock, guarded_by, settings, dict(parts.site_profiles), web.pages())
+    app.state.console = Console(parts.store, parts.clock, guarded_by, settings, dict(parts.site_profiles), web.pages(), SparkCache())
     app.mount("/static", StaticFiles(directory=web.STATIC), name="static")
     for router in ROUTERS:
         app.include_router(router)

@@ -10,6 +10,7 @@ from fastapi import Request
 from jinja2 import Environment
 
 from dashboards.console.auth import Door
+from dashboards.console.drawing import SparkCache
 from dashboards.console.present import Ages
 from dashboards.console.settings import Settings
 from ingest.profiles import Profiles
@@ -30,6 +31,7 @@ class Console:
     settings: Settings
     site_profiles: dict[str, Profile]
     pages: Environment
+    sparks: SparkCache
 
     @property
     def ages(self) -> Ages:

@@ -4,11 +4,11 @@ Invariant: every number is computed here and only digits reach the markup, so no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dashboards.console.present import Measure
 
-__all__ = ["GAUGE_WIDTH", "SPARK_HEIGHT", "SPARK_MINUTES", "SPARK_WIDTH", "Gauge", "Spark", "gauge", "spark"]
+__all__ = ["GAUGE_WIDTH", "SPARK_HEIGHT", "SPARK_MINUTES", "SPARK_WIDTH", "Gauge", "Spark", "SparkCache", "gauge", "spark"]
 
 SPARK_WIDTH = 120
 SPARK_HEIGHT = 28
@@ -36,6 +36,27 @@ class Gauge:
     band_width: str
     value_x: str | None
     set_x: str | None
+
+
+@dataclass(slots=True)
+class SparkCache:
+    """The fleet's sparklines, drawn once a minute of the machines' time: they are most of the work of a page and change no faster.
+
+    ``who`` is what was asked for (a site, ``None`` for all). Only the newest minute is kept, so it is bounded by the number of sites.
+    """
+
+    _minute: int = 0
+    _drawn: dict[str | None, dict[str, Spark | None]] = field(default_factory=dict)
+
+    def get(self, who: str | None, minute: int) -> dict[str, Spark | None] | None:
+        """Return what was drawn in this minute, or ``None``."""
+        return self._drawn.get(who) if self._minute == minute else None
+
+    def put(self, who: str | None, minute: int, drawn: dict[str, Spark | None]) -> None:
+        """Keep what was drawn; threads that draw the same at the same time overwrite each other with equals."""
+        if self._minute != minute:
+            self._minute, self._drawn = minute, {}
+        self._drawn[who] = drawn
 
 
 def spark(series: Sequence[MinuteMeans]) -> Spark | None:

@@ -71,14 +71,14 @@ def fleet(connection: Connection, console: Console, *, site: str | None) -> tupl
     known = queries.last_values(connection, None if site is None else [one.serial for one in machines])
     profiles = {one.profile: console.profile(one.profile) for one in machines}
     now_ms = console.clock.wall_ms()
-    since_ms = now_ms // MINUTE_MS * MINUTE_MS - drawing.SPARK_MINUTES * MINUTE_MS
-    names = {channel.name for profile in profiles.values() if profile for channel in profile.by_role(Role.COOLANT_TEMP)}
-    minutes = queries.minute_means(connection, names, since_ms=since_ms) if names else {}
+    sparks = console.sparks.get(site, now_ms // MINUTE_MS)
+    if sparks is None:
+        sparks = _sparks(connection, machines, profiles, now_ms=now_ms)
+        console.sparks.put(site, now_ms // MINUTE_MS, sparks)
     rows = []
     for one in machines:
         profile = profiles[one.profile]
-        spark = _spark(one.serial, profile, minutes, since_ms=since_ms) if profile else None
-        rows.append(_row(console, one, profile, known.get(one.serial, {}), now_ms=now_ms, spark=spark))
+        rows.append(_row(console, one, profile, known.get(one.serial, {}), now_ms=now_ms, spark=sparks.get(one.serial)))
     return tuple(sorted(rows, key=_worst))
 
 
@@ -107,6 +107,20 @@ def _row(
         missing = Trouble(Standing.LIMIT, f"Profile {machine.profile} is not installed here: values cannot be read")
         troubles = tuple(sorted((*troubles, missing), key=lambda one: one.standing))
     return FleetRow(machine, profile, parts, age_ms, troubles, spark)
+
+
+def _sparks(
+    connection: Connection, machines: Sequence[Machine], profiles: Mapping[str, Profile | None], *, now_ms: int
+) -> dict[str, drawing.Spark | None]:
+    """The last hour of every machine, as a picture."""
+    since_ms = now_ms // MINUTE_MS * MINUTE_MS - drawing.SPARK_MINUTES * MINUTE_MS
+    names = {channel.name for profile in profiles.values() if profile for channel in profile.by_role(Role.COOLANT_TEMP)}
+    minutes = queries.minute_means(connection, [one.serial for one in machines], names, since_ms=since_ms) if names else {}
+    drawn = {}
+    for one in machines:
+        profile = profiles[one.profile]
+        drawn[one.serial] = _spark(one.serial, profile, minutes, since_ms=since_ms) if profile else None
+    return drawn
 
 
 def _spark(

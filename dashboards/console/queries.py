@@ -234,12 +234,17 @@ def last_values(connection: Connection, serials: Iterable[str] | None = None) ->
     return found
 
 
-def minute_means(connection: Connection, channels: Iterable[str], *, since_ms: int) -> Mapping[tuple[str, str], list[tuple[int, int, int]]]:
-    """Per machine and channel ``(minute_ms, n, total)`` of the minutes since then that hold a valid sample, ascending."""
+def minute_means(
+    connection: Connection, serials: Iterable[str], channels: Iterable[str], *, since_ms: int
+) -> Mapping[tuple[str, str], list[tuple[int, int, int]]]:
+    """Per machine and channel ``(minute_ms, n, total)`` of the minutes since then that hold a valid sample, ascending.
+
+    Machines are named one by one so that the key (device, channel, minute) is searched and not the whole table read.
+    """
     rollup = rollup_1m.c
     query = (
         select(rollup.device, rollup.channel, rollup.minute_ms, rollup.n, rollup.total)
-        .where(rollup.channel.in_(list(channels)), rollup.minute_ms >= since_ms, rollup.n > 0)
+        .where(rollup.device.in_(list(serials)), rollup.channel.in_(list(channels)), rollup.minute_ms >= since_ms, rollup.n > 0)
         .order_by(rollup.device, rollup.channel, rollup.minute_ms)
     )
     found: defaultdict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)

@@ -1,5 +1,7 @@
 """How numbers, ages and little pictures are made."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,7 +85,7 @@ def test_a_sparkline_stays_in_its_frame_and_breaks_at_gaps(series: list[list[tup
     points = [tuple(map(float, point.split(","))) for runs in drawn.lines for run in runs for point in run.split()]
     assert all(0 <= x <= SPARK_WIDTH and 0 <= y <= SPARK_HEIGHT for x, y in points)
     for line, runs in zip(series, drawn.lines, strict=True):
-        gaps = sum(after[0] - before[0] > 1 for before, after in zip(line, line[1:], strict=False))
+        gaps = sum(after[0] - before[0] > 1 for before, after in itertools.pairwise(line))
         assert len(runs) == (gaps + 1 if line else 0)
 
 

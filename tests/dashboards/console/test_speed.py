@@ -1,6 +1,5 @@
 """The fleet page with two hundred machines: it must feel immediate, and must not read more than it shows."""
 
-import statistics
 import time
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ from tests.dashboards.console.world import GATEWAYS, PROFILE, SITES, World
 
 MACHINES = 200
 WARM_UP, ROUNDS = 3, 30
-P99_S_MAX = 2.0  # 0.15 s on an idle core; this machine's cores are shared with everything else that runs
+CPU_S_MAX = 0.6  # 0.13 s measured; processor time, because the cores are shared with everything else that runs
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +56,20 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_the_fleet_page_of_two_hundred_machines_is_quick(large: World, capsys: pytest.CaptureFixture[str]) -> None:
     with TestClient(make_app(large), base_url="http://console.test") as client:
         sign_in(client, "vera")
-        taken = []
+        wall, work = [], []
         for _ in range(WARM_UP + ROUNDS):
-            started = time.perf_counter()
+            wall_s, work_s = time.perf_counter(), time.process_time()
             answer = client.get("/fleet/rows")
-            taken.append(time.perf_counter() - started)
+            wall.append(time.perf_counter() - wall_s)
+            work.append(time.process_time() - work_s)
             assert answer.text.count("<tbody") == MACHINES
 
-    p50, p99 = statistics.median(taken[WARM_UP:]), max(taken[WARM_UP:])
+    wall, work = sorted(wall[WARM_UP:]), sorted(work[WARM_UP:])
     with capsys.disabled():
-        print(f"\nfleet page, {MACHINES} machines: p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms, {len(answer.content) // 1024} KiB")
-    assert p99 < P99_S_MAX
+        print(f"\nfleet page, {MACHINES} machines, {len(answer.content) // 1024} KiB, {ROUNDS} times:", end=" ")
+        print(f"p50 {1000 * wall[ROUNDS // 2]:.0f} ms, p99 {1000 * wall[-1]:.0f} ms;", end=" ")
+        print(f"processor time p50 {1000 * work[ROUNDS // 2]:.0f} ms, p99 {1000 * work[-1]:.0f} ms")
+    assert work[ROUNDS // 2] < CPU_S_MAX
 
 
 def test_the_fleet_page_asks_a_fixed_number_of_questions(large: World) -> None:
@@ -102,7 +104,9 @@ def test_one_machine_and_its_sparkline_are_found_by_index(large: World) -> None:
 def test_the_sparklines_read_an_hour_and_not_the_whole_roll_up(large: World) -> None:
     now_ms = large.clock.wall
     with large.store.reading() as connection:
-        found = queries.minute_means(connection, ["coolant_temp_1"], since_ms=now_ms // 60_000 * 60_000 - 3_600_000)
+        found = queries.minute_means(
+            connection, [f"cooler-{one:04d}" for one in range(MACHINES)], ["coolant_temp_1"], since_ms=now_ms // 60_000 * 60_000 - 3_600_000
+        )
 
     assert len(found) == MACHINES
     assert {len(one) for one in found.values()} == {61}
