@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import icecap  # noqa: E402  (after the path; the documentation describes the front door)
+from ingest import schema  # noqa: E402
+from ingest.billing import tables as billing  # noqa: E402, F401  (adds the ledger's tables to the schema)
 from protocol import topics  # noqa: E402
+from provisioning import registry  # noqa: E402
 from provisioning.programs import PROGRAMS  # noqa: E402
 
 MARK = re.compile(r"<!-- begin (?P<name>[a-z-]+) -->\n.*?<!-- end (?P=name) -->\n", re.DOTALL)
@@ -135,6 +138,29 @@ def channels_part() -> str:
     return _table(("profile", "field", "unit", "circuit", "range"), rows)
 
 
+def tables_part() -> str:
+    """A section for each table of the cloud's store: its columns, their types and what they mean."""
+    sections = []
+    for table in (*registry.metadata.tables.values(), *schema.metadata.tables.values()):
+        keys = {column.name for column in table.primary_key}
+        rows = [
+            (f"`{column.name}`" + (" (key)" if column.name in keys else ""), _type(column), column.comment or "")
+            for column in table.columns
+        ]
+        words = [
+            word for word in (table.comment, "Evidence: never changed, never deleted." if table.name in schema.IMMUTABLE else "") if word
+        ]
+        sections.append("\n\n".join([f"### {table.name}", *words, _table(("column", "type", ""), rows)]))
+    return "\n\n".join(sections)
+
+
+def _type(column: Any) -> str:
+    """A column's type in one word, with its length where it has one."""
+    word = {"BigInteger": "int64", "Integer": "int32", "LargeBinary": "bytes", "String": "text", "Text": "text", "Boolean": "bool"}
+    length = getattr(column.type, "length", None)
+    return word[type(column.type).__name__] + (f" ≤ {length}" if length else "") + (" or null" if column.nullable else "")
+
+
 def topics_part() -> str:
     """One row a leaf, with the topic as it stands on the wire."""
     rows = [(f"`{topics.ROOT}/{{partition}}/{{gateway}}/{leaf.value}`", leaf.name.lower()) for leaf in topics.Leaf]
@@ -158,6 +184,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "programs": programs_part,
     "channels": channels_part,
     "topics": topics_part,
+    "tables": tables_part,
 }
 
 
