@@ -24,7 +24,7 @@ from simulator.supervisor import Supervisor
 from tests.support.services import wait_until
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-RIG = SHARED / "skab" / "other_1.csv"
+RIG = SHARED / "skab" / "other_10.csv"
 SERIAL = "skab-rig-1"
 
 # column of the recording, decimals of the channel, its noise, its bound (both in its unit; bound 0: lossless)
@@ -43,7 +43,8 @@ CHANNELS = {
 def rig_profile() -> str:
     head = 'id = "skab-rig"\nversion = 1\nmodel = "water rig"\nmaker = "lab"\ncircuits = 1\n'
     channels = [
-        f'[[channel]]\nname = "{name}"\nunit = "1"\nrole = "state"\ndecimals = {decimals}\nlo = -1000\nhi = 1000\nsigma = {sigma}\nmax_error = {bound}\n'
+        f'[[channel]]\nname = "{name}"\nunit = "1"\nrole = "state"\ndecimals = {decimals}\nlo = -1000\nhi = 1000\n'
+        f"sigma = {sigma}\nmax_error = {bound}\n"
         for name, (_, decimals, sigma, bound) in CHANNELS.items()
     ]
     return head + "\n".join(channels)
