@@ -163,11 +163,13 @@ def test_what_is_appended_while_connected_follows_at_once(broker, outbox, cloud,
         run(main)
 
 
+@pytest.mark.slow
 def test_a_thousand_records_that_the_killed_broker_had_acknowledged_are_not_lost(broker, outbox, cloud, config):
     """PUBACK is not stored: the session of a stopped ingest dies with its broker, and only receipts know."""
     with consuming(cloud):
         pass  # the worker's session exists, the worker does not
-    fill(outbox, 1000)
+    outbox.append_rows([make_row(1, source_boot=number) for number in range(1000)]).result(30)
+    assert outbox.seal_all().result(30) == 1000
 
     async def main():
         async with running(config, outbox, replace(FAST, unreceipted_max=2048)) as uplink:

@@ -12,14 +12,17 @@ from pathlib import Path
 import apsw
 import pytest
 
-from edge.outbox import OutboxError
+from edge.outbox import OutboxError, Record
 from edge.outbox.store import Store
+from protocol import block, facts
+from protocol.frame import Kind
 from protocol.receipt import Receipt
 from protocol.topics import Lane
 from tests.support.outbox import (
     BOOT,
     Inventory,
     assert_nothing_lost,
+    decode,
     make_fact,
     make_rows,
     open_store,
@@ -86,19 +89,16 @@ class Life:
         store.apply_receipt(Receipt(waiting[chosen].identity.stream, waiting[chosen].last))
 
 
-def _contents(records) -> Inventory:
-    from protocol import block, facts
-    from tests.support.outbox import decode
-
+def _contents(records: list[Record]) -> Inventory:
     found = Inventory()
     for record in records:
         body = decode(record).body
-        if record.kind == 1:
-            found.blocked += block.decode(body).counters.tolist()
-        elif record.kind == 2:
-            fact = facts.decode(body).fact
-            if isinstance(fact, facts.Audit) and "number" in fact.detail:
-                found.facts[fact.detail["number"]] = record.data
+        rows = block.decode(body) if record.kind == Kind.BLOCK else None
+        if isinstance(rows, block.Rows) and rows.counters is not None:
+            found.blocked += rows.counters.tolist()
+        fact = facts.decode(body) if record.kind == Kind.FACT else None
+        if isinstance(fact, facts.FactRecord) and isinstance(fact.fact, facts.Audit):
+            found.facts[fact.fact.detail.get("number", -1)] = record.data
     return found
 
 

@@ -151,6 +151,7 @@ def _read_stream(connection: apsw.Connection, found: Inventory, row: tuple[int, 
             if isinstance(record.fact, Audit):
                 found.events.append(record.fact.event)
                 if record.fact.event == "test":
+                    assert record.fact.detail["number"] not in found.facts, f"fact {record.fact.detail} is stored twice"
                     found.facts[record.fact.detail["number"]] = data
         previous = facts.fact_hash(one.body) if kind == Kind.FACT else None
     assert expected == next_seq, f"stream {stream} ({lane}): numbers end at {expected - 1}, next is {next_seq}"
