@@ -37,7 +37,7 @@ from protocol.reading import Stamp
 from protocol.state import Presence
 from protocol.topics import Lane
 
-__all__ = ["Agent", "Exit", "product_version"]
+__all__ = ["VERSION", "Agent", "Exit"]
 
 BEAT_S = 0.5  # how often the loop's lag, the clock and the watchdog are looked at
 SYNC_LOOKS = 20  # every how many looks at the clock the kernel is asked whether it is kept: ten seconds
@@ -47,6 +47,18 @@ SOURCE_CAP_S = 60.0
 
 log = structlog.get_logger("edge.agent")
 Reader = MqttReader | ReplayReader
+
+
+def _installed_version() -> str:
+    """The installed version; ``0`` in a tree that is not installed."""
+    try:
+        return version("icecap")
+    except PackageNotFoundError:
+        return "0"
+
+
+VERSION = _installed_version()
+"""Asked once, at import: the answer comes from files."""
 
 
 class Exit(IntEnum):
@@ -92,7 +104,7 @@ class Agent:
         self._beat = _Beat()
         self._started_s = machine.timer()
         limits = UplinkLimits(unreceipted_max=config.outbox.in_flight_unreceipted_max)
-        presence = Presence(online=True, boot=machine.boot, version=product_version())
+        presence = Presence(online=True, boot=machine.boot, version=VERSION)
         self._uplink = Uplink(config.cloud, outbox, presence, gateway=config.gateway, limits=limits, timer=machine.timer, rng=machine.rng)
 
     def _make_readers(self) -> tuple[Reader, ...]:
@@ -173,7 +185,8 @@ class Agent:
             except (Exception, ExceptionGroup) as error:
                 self._deaths[reader.name] += 1
                 self._last_words[reader.name] = _last_words(error)
-                log.exception("source_died", source=reader.name, deaths=self._deaths[reader.name])
+                # In a thread: to print a trace, source files are read.
+                await asyncio.to_thread(log.error, "source_died", source=reader.name, deaths=self._deaths[reader.name], exc_info=error)
                 if backoff.failures >= DEATHS_MAX and not reader.status().has_succeeded:
                     raise _SourceDeadError(f"{reader.name}: {self._last_words[reader.name]}") from error
                 await asyncio.sleep(backoff.next_s())
@@ -242,7 +255,7 @@ class Agent:
             self._snapshot(),
             stamp=self._stamp(),
             gateway=self._config.gateway,
-            version=product_version(),
+            version=VERSION,
             last_words=self._last_words,
             complaints=self._beat.complaints,
             store_fault=self._intake.fault,
@@ -254,11 +267,3 @@ def _last_words(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
-
-
-def product_version() -> str:
-    """Return the installed version; ``0`` in a tree that is not installed."""
-    try:
-        return version("icecap")
-    except PackageNotFoundError:
-        return "0"

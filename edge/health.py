@@ -6,8 +6,8 @@ Invariant: the answer is made from numbers in memory; a stuck disk or link canno
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -62,20 +62,16 @@ class HealthServer:
         """Serve for ever."""
         while True:
             try:
-                await asyncio.to_thread(self.path.parent.mkdir, mode=0o750, parents=True, exist_ok=True)
-                server = await asyncio.start_unix_server(self._answer, self.path, limit=REQUEST_BYTES_MAX)
+                listening = await asyncio.to_thread(_listen, self.path)
             except OSError as error:
                 log.warning("health_not_served", path=str(self.path), why=str(error), retry_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
-                # Its owner and group may ask; the numbers name coolers.
-                await asyncio.to_thread(self.path.chmod, 0o660)
-                async with server:
+                async with await asyncio.start_unix_server(self._answer, sock=listening, limit=REQUEST_BYTES_MAX) as server:
                     await server.serve_forever()
             finally:
-                with suppress(OSError):
-                    self.path.unlink()
+                await asyncio.shield(asyncio.to_thread(self.path.unlink, missing_ok=True))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
@@ -105,3 +101,18 @@ class HealthServer:
         if words[1] == b"/metrics":
             return "200 OK", "text/plain; version=0.0.4; charset=utf-8", self._metrics()
         return "404 Not Found", "text/plain", b"/healthz or /metrics\n"
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at ``path``, in place of a dead one: the store's lock has already made sure that no other agent lives here."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listening.bind(str(path))
+        path.chmod(0o660)  # its owner and group may ask; the numbers name coolers
+        listening.listen(CONNECTIONS_MAX)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -129,7 +129,7 @@ class MqttReader:
         filters = frozenset(topic.filter for topic, _format in self._formats)
         kept = await asyncio.to_thread(self._subscriptions.load, self._client_id)
         # Both sets first: a crash before the unsubscription must not forget what is still subscribed.
-        await asyncio.to_thread(self._subscriptions.save, self._client_id, kept | filters)
+        await self._remember(kept | filters)
         terms = Terms(self._client_id, self._version, kept - filters)
         connection = Connection(self._settings, terms, inbox=self._inbox, stamp=self._around.stamp, counts=self.counts)
         self._connection = None
@@ -143,6 +143,14 @@ class MqttReader:
         finally:
             await asyncio.shield(asyncio.to_thread(connection.close))
 
+    async def _remember(self, filters: frozenset[str]) -> None:
+        """Keep the set of filters; a disk that does not take it must not keep the source from connecting."""
+        try:
+            await asyncio.to_thread(self._subscriptions.save, self._client_id, filters)
+        except OSError as error:
+            self.counts["subscriptions_not_kept"] += 1
+            log.warning("subscriptions_not_kept", source=self.name, why=str(error))
+
     async def _watch(self, connection: Connection, filters: frozenset[str]) -> End:
         """Wait for the end of a connection, and see to it that a mute one has an end."""
         deadline_s = self._timer() + ANSWER_S
@@ -154,7 +162,7 @@ class MqttReader:
                 self._why = "" if not connection.refused_filters else f"subscription refused: {', '.join(connection.refused_filters)}"
                 self._last_good_s = self._timer()
                 self.counts["connections"] += 1
-                await asyncio.to_thread(self._subscriptions.save, self._client_id, filters)
+                await self._remember(filters)
                 log.info("source_connected", source=self.name, version=connection.terms.version.name, refused=connection.refused_filters)
             if connection.is_up:
                 self._last_good_s = self._timer()
