@@ -24,6 +24,9 @@ class PowerCut:
         self.is_dead = False
         self.volatile: dict[str, list[tuple[int, bytes]]] = {}
         self.forget_syncs = False
+        self.syncs = 0
+        self.fail_sync = 0
+        """The number of one sync that does its work and reports a failure all the same."""
 
     def tick(self) -> None:
         if self.is_dead:
@@ -83,6 +86,9 @@ class _File(apsw.VFSFile):
         self._machine.tick()
         if not self._machine.forget_syncs:
             self._flush()
+        self._machine.syncs += 1
+        if self._machine.syncs == self._machine.fail_sync:
+            raise apsw.IOError("the disk says no")
 
     def _flush(self) -> None:
         for offset, data in self._writes:
