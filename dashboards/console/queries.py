@@ -207,17 +207,17 @@ def _machines(connection: Connection, *, site: str | None, serial: str | None) -
     newest_ms = {device: max(ts_ms, seen_ms) or None for device, ts_ms, seen_ms in connection.execute(newest)}
     rows = [
         Machine(
-            *(r.serial, r.site, r.name or r.site, r.time_zone or "UTC", r.gateway),
-            r.online,
-            r.seen_profile or r.profile,
-            newest_ms.get(r.serial),
+            *(row.serial, row.site, row.name or row.site, row.time_zone or "UTC", row.gateway),
+            row.online,
+            row.seen_profile or row.profile,
+            newest_ms.get(row.serial),
         )
-        for r in connection.execute(registered)
+        for row in connection.execute(registered)
     ]
     if site is None:
         rows += [
-            Machine(*(r.device, None, "Not registered", "UTC", r.gateway), r.online, r.profile, newest_ms.get(r.device))
-            for r in connection.execute(unregistered)
+            Machine(*(row.device, None, "Not registered", "UTC", row.gateway), row.online, row.profile, newest_ms.get(row.device))
+            for row in connection.execute(unregistered)
         ]
     return tuple(sorted(rows, key=lambda one: one.serial))
 

@@ -28,6 +28,7 @@ class MissingError(Exception):
 
 
 def _filter(
+    *,
     search: Annotated[str, Query(max_length=SEARCH_CHARS_MAX)] = "",
     site: Annotated[str, Query(max_length=32)] = "",
     only: Annotated[str, Query(max_length=16)] = "",
