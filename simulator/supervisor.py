@@ -20,7 +20,7 @@ __all__ = ["Program", "Supervisor", "SupervisorError"]
 
 STOP_S = 8.0  # a gateway seals and closes in well under a second; a loaded machine may need some
 PAUSE_S = 0.2  # before a restart; doubled with each death in a row
-PAUSE_S_MAX = 5.0
+PAUSE_S_MAX = 5.0  # a person who watches must not think that it gave up
 SETTLED_S = 10.0  # who lived this long did not die of its start
 LOG_TAIL_CHARS = 2_000
 

@@ -20,7 +20,7 @@ PAGE_BYTES = 4096
 CACHE_KIB = 4096  # a gateway has little memory, and the working set is the newest pages
 LOG_PAGES = {"outbox": 512, "mirror": 64}  # written home at 2 MiB and 256 KiB: small against the ballast, minutes of ordinary rows
 CHECK_STEPS = 2_000  # virtual machine steps between looks at the budget: under a millisecond
-SCHEMAS_MAX = 9999
+SCHEMAS_MAX = 9999  # the file names have four digits
 
 DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
 """The file's content is wrong: set it aside."""

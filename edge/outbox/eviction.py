@@ -58,10 +58,10 @@ class Eviction:
             else:
                 ranges.append((stream, seq, seq, samples))
         for one in ranges:
-            self._bury(*one, stamp)
+            self._bury(*one, stamp=stamp)
         return Evicted(len(oldest), sum(one[3] for one in ranges))
 
-    def _bury(self, stream_id: int, first: int, last: int, rows: int, stamp: Stamp) -> None:
+    def _bury(self, stream_id: int, first: int, last: int, rows: int, *, stamp: Stamp) -> None:
         grown = self._growing.get(stream_id)
         if grown is not None and grown.last + 1 == first:
             first, rows = grown.first, rows + grown.rows

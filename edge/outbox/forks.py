@@ -55,7 +55,7 @@ def _move(lanes: Lanes, stream: Stream, old: Stored, stamp: Stamp) -> Stored | N
     """Store a record under the open stream; a tombstone stays behind, because its numbers are the other life's."""
     found = frame.decode(old.data) if old.is_whole else None
     if not isinstance(found, Frame):
-        lanes.set_aside(old.stream, old.seq, "corrupt", stamp.wall_ms, old.data)
+        lanes.set_aside(old.stream, old.seq, "corrupt", wall_ms=stamp.wall_ms, data=old.data)
         return None
     if old.kind == Kind.TOMBSTONE:
         return None

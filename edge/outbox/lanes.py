@@ -227,11 +227,11 @@ class Lanes:
         if copy is not None and replace(bad, kind=Kind.FACT, data=copy).is_whole:
             self._database.run("update record set kind = ?, last = seq, samples = 0, data = ? where id = ?", (int(Kind.FACT), copy, bad.id))
             return True
-        self.set_aside(bad.stream, bad.seq, "corrupt", stamp.wall_ms, bad.data)
+        self.set_aside(bad.stream, bad.seq, "corrupt", wall_ms=stamp.wall_ms, data=bad.data)
         self.add_tombstone(stream, Tombstone(bad.seq, max(bad.seq, bad.last), Cause.CORRUPT, max(0, bad.samples)), stamp)
         return False
 
-    def set_aside(self, stream: int, seq: int, why: str, wall_ms: int, data: bytes) -> None:
+    def set_aside(self, stream: int, seq: int, why: str, *, wall_ms: int, data: bytes) -> None:
         """Keep a row for a person; the oldest goes when there are too many."""
         self._database.run(
             "insert into quarantine (stream, seq, why, wall_ms, data) values (?, ?, ?, ?, ?)", (stream, seq, why, wall_ms, data)

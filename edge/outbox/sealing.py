@@ -42,7 +42,7 @@ def due(staging: Staging, limits: Limits, *, boot: int, now_ms: int) -> list[int
     return found
 
 
-def seal(staging: Staging, lanes: Lanes, cohort_ids: Sequence[int], limits: Limits, now: Stamp) -> Sealed:
+def seal(staging: Staging, lanes: Lanes, cohort_ids: Sequence[int], *, limits: Limits, now: Stamp) -> Sealed:
     """Seal the oldest ``seal_rows`` rows of each cohort; inside a transaction. ``now`` dates what is set aside."""
     blocks = count = corrupt = 0
     for cohort_id in cohort_ids:
@@ -52,7 +52,7 @@ def seal(staging: Staging, lanes: Lanes, cohort_ids: Sequence[int], limits: Limi
         rows = [row for _, row in found if isinstance(row, StagedRow)]
         for row_id, data in found:
             if isinstance(data, bytes):
-                lanes.set_aside(0, row_id, "corrupt_staged", now.wall_ms, data)
+                lanes.set_aside(0, row_id, "corrupt_staged", wall_ms=now.wall_ms, data=data)
                 corrupt += 1
         if rows:
             blocks += _seal_rows(lanes, staging.cohorts[cohort_id], rows, limits.frame_bytes_max)

@@ -159,7 +159,7 @@ class Store(Remedies):
             for stored in self._lanes.scan(record.lane, record.id - 1, 1):
                 if stored.id == record.id:
                     stamp = self._stamp()
-                    self._lanes.set_aside(stored.stream, stored.seq, why, stamp.wall_ms, stored.data)
+                    self._lanes.set_aside(stored.stream, stored.seq, why, wall_ms=stamp.wall_ms, data=stored.data)
                     what = Tombstone(stored.seq, stored.last, Cause.REFUSED, stored.samples)
                     self._lanes.add_tombstone(self._lanes.streams[stored.stream], what, stamp)
                     return True
@@ -278,7 +278,11 @@ class Store(Remedies):
         blocks = 0
         for start in range(0, len(cohort_ids), sealing.COHORTS_IN_COMMIT):
             part = cohort_ids[start : start + sealing.COHORTS_IN_COMMIT]
-            sealed = self._guard.durably(lambda part=part: sealing.seal(self._staging, self._lanes, part, self._limits, self._stamp()))  # type: ignore[misc]
+            sealed = self._guard.durably(
+                lambda part=part: sealing.seal(  # type: ignore[misc]
+                    self._staging, self._lanes, part, limits=self._limits, now=self._stamp()
+                )
+            )
             blocks += sealed.blocks
             self.counts.sealed_blocks += sealed.blocks
             self.counts.sealed_rows += sealed.rows

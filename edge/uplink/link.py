@@ -170,7 +170,7 @@ class Link:
                 return
         self._client.disconnect()
 
-    def on_connect(
+    def on_connect(  # house: the MQTT library passes these by position
         self, client: paho.Client, _data: object, flags: paho.ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         """Read the broker's terms and subscribe to receipts."""

@@ -94,8 +94,8 @@ def _settle_one(connection: Connection, session_id: bytes, replayed: Replayed, *
     _store(connection, row | {"standing": becomes.value, "postings": postings + changed})
     if changed:
         key = f"session:{session_id.hex()}:{postings + 1}"
-        _post(connection, key, becomes.value, row, moves, posted_ms=posted_ms)
-        _tell(connection, session_id, row, becomes, posted_ms)
+        _post(connection, key, becomes.value, row, moves=moves, posted_ms=posted_ms)
+        _tell(connection, session_id, row, becomes, posted_ms=posted_ms)
 
 
 def _row_of(connection: Connection, session_id: bytes, replayed: Replayed) -> dict[str, object]:
@@ -187,7 +187,7 @@ def _use_moves(session_id: bytes, course_id: str, was: Standing | None, becomes:
     return [Posting(account, USE, amount) for account, amount in held.items() if amount]
 
 
-def _post(connection: Connection, key: str, kind: str, row: dict[str, object], moves: list[Posting], *, posted_ms: int) -> None:
+def _post(connection: Connection, key: str, kind: str, row: dict[str, object], *, moves: list[Posting], posted_ms: int) -> None:
     course_id = str(row["course"])
     postings = [*moves, *(_money(connection, course_id, key, posted_ms) if course_id else ())]
     if postings:
@@ -269,7 +269,7 @@ def _store(connection: Connection, row: dict[str, object]) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["session"], set_=changes))
 
 
-def _tell(connection: Connection, session_id: bytes, row: dict[str, object], standing: Standing, posted_ms: int) -> None:
+def _tell(connection: Connection, session_id: bytes, row: dict[str, object], standing: Standing, *, posted_ms: int) -> None:
     """Hand to a person what only a person can decide."""
     asks = {
         Standing.UNFUNDED: "a treatment without a use to pay for it",
@@ -303,7 +303,7 @@ def settle_course(connection: Connection, course_id: str, *, key: str, posted_ms
         moves = _use_moves(row.session, course_id, was, becomes)
         again = f"session:{row.session.hex()}:{row.postings + 1}"
         one = {"course": course_id, "gateway": row.gateway, "opened_ms": row.opened_ms}
-        _post(connection, again, becomes.value, one, moves, posted_ms=posted_ms)
+        _post(connection, again, becomes.value, one, moves=moves, posted_ms=posted_ms)
     money = _money(connection, course_id, key, posted_ms)
     if money and ledger.stored(connection, key) is None:
         ledger.post(connection, Transaction(key, "course", posted_ms, tuple(money)), posted_ms=posted_ms)
