@@ -14,6 +14,7 @@ import typer
 from protocol.clock import MachineClock
 from protocol.units import DeviceId, GatewayId
 from provisioning import bundle as bundles
+from provisioning import influx_cli
 from provisioning.broker import INGEST_NAMES, Broker, write_broker
 from provisioning.errors import ProvisioningError
 from provisioning.files import PRIVATE_FILE, write_file
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Certificates, broker configuration, gateway bundles, and who is registered.")
+app.add_typer(influx_cli.app, name="influx")
 
 CaOption = Annotated[Path, typer.Option("--ca", help="Folder of the certificate authority.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]

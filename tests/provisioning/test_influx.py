@@ -11,10 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from provisioning.cli import app
 from provisioning.influx import Admin, InfluxError, data_source, prepare_bucket, prepare_database
 from tests.conftest import Require
 from tests.support import services
+from tests.support.grafana_stub import GrafanaStub
 from tests.support.services import Influxd, free_port
 
 PASSWORD = "it's \\ hard"
@@ -170,3 +173,26 @@ def test_the_data_source_reads_by_get_and_keeps_its_secret_apart() -> None:
     two = data_source("http://influx:8086", "icecap", api="v2", secret="hush")
     assert two["secureJsonData"] == {"httpHeaderValue1": "Token hush"}
     assert "hush" not in json.dumps({key: value for key, value in two.items() if key != "secureJsonData"})
+
+
+@pytest.mark.service
+def test_the_commands_make_a_database_a_bucket_and_a_data_source(locked: Influxd, two: tuple[str, type[TwoPointX]]) -> None:
+    secrets = {"INFLUX_ADMIN_PASSWORD": "rootroot", "INFLUX_PASSWORD": PASSWORD, "INFLUX_READER_PASSWORD": "may-read"}
+    made = CliRunner().invoke(app, ["influx", "database", "--url", locked.url, "--admin", "root"], env=secrets)
+    assert made.exit_code == 0, made.output
+    assert write(locked, "icecap-ingest", PASSWORD) == 204
+    assert write(locked, "icecap-grafana", "may-read") == 403
+
+    first = CliRunner().invoke(app, ["influx", "bucket", "--url", two[0], "--org", "icecap"], env={"INFLUX_ADMIN_TOKEN": "secret"})
+    assert "was made" in first.output
+
+    stub = GrafanaStub().start()
+    try:
+        words = ["influx", "grafana", "--url", locked.url, "--grafana-url", stub.url, "--user", "icecap-grafana"]
+        told = CliRunner().invoke(app, words, env={"GRAFANA_TOKEN": "right", "INFLUX_READER_SECRET": "may-read"})
+        assert "was made" in told.output
+        assert stub.sources["icecap-influx"]["secureJsonData"] == {"password": "may-read"}
+        refused = CliRunner().invoke(app, words, env={"GRAFANA_TOKEN": "wrong"})
+        assert refused.exit_code == 2
+    finally:
+        stub.close()
