@@ -112,7 +112,10 @@ class Store(Remedies):
 
     def seal_all(self) -> int:
         """Seal everything that is staged."""
-        return self._seal(list(self._staging.waiting))
+        blocks = 0
+        while self._staging.waiting:
+            blocks += self._seal(list(self._staging.waiting))
+        return blocks
 
     def read(self, lane: Lane, *, after: int, limit: int) -> list[Record]:
         """Whole records above an id; rows that are not whole are replaced on the way."""

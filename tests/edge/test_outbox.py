@@ -66,6 +66,13 @@ def test_a_sealed_block_holds_the_rows_that_were_appended(store):
     assert store.stats().staged == 0
 
 
+def test_sealing_all_leaves_nothing_staged_however_much_there_is(store):
+    store.append_groups([make_rows(range(1, 151))])
+
+    assert store.seal_all() == 3
+    assert [rows_of(one).ts_ms.size for one in read_all(store, Lane.TELEMETRY)] == [60, 60, 30]
+
+
 def test_rejected_codes_and_reasons_are_in_the_block(store):
     channels = len(profile().channels)
     codes = (None, 850, *range(2, channels))
