@@ -20,7 +20,7 @@ import typer
 from protocol.clock import ScaledClock
 from protocol.profile import builtin
 from simulator.clinic import COOLERS_MAX, COOLERS_MIN, Clinic, plan_day
-from simulator.faults import FaultKind, parse
+from simulator.faults import Fault, FaultKind, parse
 from simulator.publish import Feed, Wire, payload
 from simulator.world import World
 
@@ -31,6 +31,7 @@ app = typer.Typer(no_args_is_help=True, help="Simulated coolers and clinics.")
 PROFILE = "icecap-cooler"
 DAY_MS = 86_400_000
 TICK_S = 0.05  # a row a second needs no finer step, also when time is hurried
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal's window was closed
 
 CoolersOption = Annotated[int, typer.Option(help="How many machines.", min=COOLERS_MIN, max=COOLERS_MAX)]
 SeedOption = Annotated[str, typer.Option(help="The same seed, the same history.")]
@@ -57,7 +58,7 @@ def publish(
     start_ms = _milliseconds(start)
     clock = ScaledClock(time.monotonic_ns, time.monotonic_ns(), start_ms, speed)
     profile = builtin(PROFILE)
-    world = World(clinic, profile, start_ms=start_ms, faults={clinic.serials[0]: [parse(text, origin_ms=start_ms) for text in fault or ()]})
+    world = World(clinic, profile, start_ms=start_ms, faults=_faults(clinic, fault, start_ms))
     wire = Wire(host, port, credentials / "ca.crt", credentials)
     feeds = {one: Feed(one, wire, timer=time.monotonic, chance=random.Random(f"{seed}/{one}")) for one in clinic.serials}  # noqa: TID251
     with _until_stopped() as stopping:
@@ -83,7 +84,7 @@ def record(
     """Write what one cooler measures: a column a channel, in its unit; an empty cell is a missing sample."""
     profile, start_ms = builtin(PROFILE), _milliseconds(start)
     clinic = Clinic(seed, 1)
-    world = World(clinic, profile, start_ms=start_ms, faults={clinic.serials[0]: [parse(text, origin_ms=start_ms) for text in fault or ()]})
+    world = World(clinic, profile, start_ms=start_ms, faults=_faults(clinic, fault, start_ms))
     with nullcontext(sys.stdout) if str(out) == "-" else out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["time_ms", *(channel.name for channel in profile.channels)])
@@ -104,6 +105,15 @@ def day(*, coolers: CoolersOption = 4, seed: SeedOption = "icecap", start: FromO
                 typer.echo(f"  circuit {number}  {_clock(segment.start_ms)}–{_clock(segment.end_ms)}  {segment.phase.name.lower()}")
 
 
+def _faults(clinic: Clinic, texts: list[str] | None, origin_ms: int) -> dict[str, list[Fault]]:
+    """The faults of the first cooler; one that means nothing ends the command."""
+    try:
+        return {clinic.serials[0]: [parse(text, origin_ms=origin_ms) for text in texts or ()]}
+    except ValueError as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from error
+
+
 def _milliseconds(moment: datetime) -> int:
     return int(moment.replace(tzinfo=UTC).timestamp() * 1000)
 
@@ -117,7 +127,7 @@ def _clock(wall_ms: int) -> str:
 def _until_stopped() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set."""
     stopping = threading.Event()
-    before = {number: signal.signal(number, lambda *_rest: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda *_rest: stopping.set()) for number in STOP_SIGNALS}
     try:
         yield stopping
     finally:

@@ -31,6 +31,7 @@ PLAIN_S = 5.0  # between lines where there is no terminal to draw on
 RATE_S = 2.0  # over which rates are taken
 GATEWAYS_MAX = 8  # each is a process of its own on this machine
 SCALE_MAX = 600  # beyond this the machine, not the path, is what is measured
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal's window was closed
 
 
 @app.command()
@@ -102,14 +103,14 @@ def _faults(texts: list[str], clinic: Clinic) -> dict[str, list[Fault]]:
 
 @contextmanager
 def _ending(stopping: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in order; a second Ctrl-C ends it at once, and even then the children go."""
+    """Ctrl-C, SIGTERM and a closed terminal end the run in order; a second Ctrl-C ends it at once, and even then the children go."""
 
     def stop(_number: int, _frame: object) -> None:
         if stopping.is_set():
             raise KeyboardInterrupt
         stopping.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield
     finally:
