@@ -152,7 +152,7 @@ class Link:
         self.is_up = True
 
     def on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        """Hand a message over with the time of its receipt."""
+        """Hand a message over with the time of its receipt. Waits while the inbox is full, which holds TCP and the broker back."""
         if self.ended.is_set():
             return
         try:
@@ -162,7 +162,9 @@ class Link:
         if message.qos:
             self._received += 1
         delivery = Delivery(Incoming(topic, bytes(message.payload), self._wall_ms()), Handle(self, message.mid, message.qos))
-        self._inbox.offer(delivery, awaited=message.qos > 0)
+        if not self._inbox.offer(delivery, awaited=message.qos > 0):
+            self._counts["inbox_full"] += 1
+            self.end("the database does not keep up")  # what was not taken comes again on a new connection
 
     def on_publish(self, _client: paho.Client, _data: object, _mid: int, reason: ReasonCode, *_rest: object) -> None:
         """A receipt was taken by the broker, or refused: the access list, or nobody listens."""

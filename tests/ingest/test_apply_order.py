@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,3 +90,37 @@ def test_arrival_numbers_are_dense_and_in_order_of_commits(store: Store) -> None
 
     assert numbers == list(range(1, 11))
     assert (counted, dead) == (10, 1)
+
+
+def test_two_workers_on_one_database_keep_arrival_dense_and_in_order_of_commits(store: Store) -> None:
+    seen: list[int] = []
+    gateways = [Gateway(), Gateway(OTHER_GATEWAY)]
+    work = [[gateway.block(rows=rows_of(1, 2)) for _ in range(20)] for gateway in gateways]
+    failures: list[BaseException] = []
+
+    def apply_all(messages: list[Incoming]) -> None:
+        try:
+            for message in messages:
+                apply_in(store, message)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    def watch() -> None:  # a projection: whatever it has passed must never change beneath it
+        while len(seen) < 40 and not failures:
+            with store.reading() as connection:
+                here = seen[-1] if seen else 0
+                seen.extend(
+                    connection.execute(
+                        select(schema.block.c.arrival).where(schema.block.c.arrival > here).order_by(schema.block.c.arrival)
+                    ).scalars()
+                )
+
+    threads = [threading.Thread(target=apply_all, args=(one,)) for one in work] + [threading.Thread(target=watch)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert failures == []
+    assert seen == list(range(1, 41))

@@ -1,7 +1,8 @@
 import threading
 
+from ingest import inbox as inboxes
 from ingest.arrivals import Incoming
-from ingest.inbox import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, LIVE_MAX, Inbox
+from ingest.inbox import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, BYTES_MAX, LIVE_MAX, MESSAGES_MAX, Inbox
 from ingest.source import Delivery
 
 
@@ -34,6 +35,35 @@ def test_live_values_are_shed_and_counted_while_records_never_are() -> None:
     inbox.offer(delivery("record"), awaited=True)
 
     assert (len(inbox), inbox.shed) == (LIVE_MAX + 1, 3)
+
+
+def test_a_full_inbox_holds_the_sender_until_there_is_room() -> None:
+    inbox = Inbox()
+    for number in range(MESSAGES_MAX):
+        inbox.offer(delivery(number), awaited=True)
+    answers: list[bool] = []
+    sender = threading.Thread(target=lambda: answers.append(inbox.offer(delivery("late"), awaited=True)))
+    sender.start()
+    sender.join(0.1)
+    held = sender.is_alive()
+
+    inbox.take(0)
+    sender.join(10)
+
+    assert held
+    assert answers == [True]
+
+
+def test_an_inbox_that_stays_full_turns_the_message_away(monkeypatch) -> None:
+    monkeypatch.setattr(inboxes, "WAIT_S", 0.01)
+    inbox = Inbox()
+    inbox.offer(delivery("large", BYTES_MAX), awaited=True)
+
+    assert inbox.offer(delivery("next"), awaited=True) is False
+    assert len(inbox) == 1
+
+    inbox.drop(lambda one: one.handle == "large")
+    assert inbox.offer(delivery("next"), awaited=True) is True
 
 
 def test_what_a_dead_connection_brought_is_forgotten() -> None:

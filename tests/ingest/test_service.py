@@ -217,7 +217,7 @@ def test_a_database_that_goes_away_costs_nothing(cloud: TlsBroker, require: Call
 
     with store.reading() as connection:
         assert connection.execute(select(func.count()).select_from(schema.block)).scalar_one() == 151
-    assert 0 < waiting <= 64
+    assert waiting > 0  # unacknowledged while the database was away
     store.close()
     database.stop()
     shutil.rmtree(directory)
