@@ -41,71 +41,51 @@ def board(profiles: Sequence[Profile]) -> Dashboard:
 
 
 def _now(profiles: Sequence[Profile]) -> list[Panel]:
-    states = of_role(profiles, Role.STATE)
-    pulse = states[0].name
-    latest = [_newest(state.name, "state") for state in states]
-    treating = [
-        select(f'count("state") AS "circuit {state.circuit}"', one, _between(MachineState.PRE_COOL, MachineState.POST_COOL))
-        for state, one in zip(states, latest, strict=True)
-    ]
-    faults = [
-        select(f'count("state") AS "circuit {state.circuit}"', one, f'"state" = {int(MachineState.FAULT)}')
-        for state, one in zip(states, latest, strict=True)
-    ]
-    reporting = select('count("state")', _newest(pulse, "state"))
+    pulse = the_one(profiles, Role.STATE).name
+    reporting = stat(
+        Ask(
+            "How many machines reported in the last 15 minutes?",
+            "Machines with a sample.",
+            (select('count("state")', _newest(pulse, "state")),),
+            "none",
+            6,
+            5,
+            time_from=NOW,
+            no_value="none",
+        )
+    )
+    arriving = stat(
+        Ask(
+            "How many samples a minute arrive?",
+            "Rows of all machines, whole minutes.",
+            (select(f'count("{pulse}")', COOLER, MINE, every="1m"),),
+            "none",
+            6,
+            5,
+            time_from="1h",
+            no_value="none",
+        ),
+        graph=True,
+    )
+    treating = f'"state" >= {int(MachineState.PRE_COOL)} AND "state" <= {int(MachineState.POST_COOL)}'
+    faulty = f'"state" = {int(MachineState.FAULT)}'
     return [
-        stat(
-            Ask(
-                "How many machines reported in the last 15 minutes?",
-                "Machines with a sample.",
-                (reporting,),
-                "none",
-                6,
-                5,
-                time_from=NOW,
-                no_value="none",
-            )
+        reporting,
+        _in_state(
+            profiles, "How many circuits are in a treatment?", "Pre-cooling, infusion or post-cooling, as they say themselves.", treating
         ),
-        stat(
-            Ask(
-                "How many circuits are in a treatment?",
-                "Pre-cooling, infusion or post-cooling, as the machines say themselves.",
-                tuple(treating),
-                "none",
-                6,
-                5,
-                alias="$col",
-                time_from=NOW,
-                no_value="none",
-            )
-        ),
-        stat(
-            Ask(
-                "How many circuits report a fault?",
-                "The machine's own fault state.",
-                tuple(faults),
-                "none",
-                6,
-                5,
-                alias="$col",
-                time_from=NOW,
-                no_value="none",
-            )
-        ),
-        stat(
-            Ask(
-                "How many samples a minute arrive?",
-                "Rows of all machines, whole minutes.",
-                (select(f'count("{pulse}")', COOLER, MINE, every="1m"),),
-                "none",
-                6,
-                5,
-                time_from="1h",
-                no_value="none",
-            ),
-            graph=True,
-        ),
+        _in_state(profiles, "How many circuits report a fault?", "The machine's own fault state.", faulty),
+        arriving,
     ]
+
+
+def _in_state(profiles: Sequence[Profile], title: str, description: str, condition: str) -> Panel:
+    """How many machines' newest state meets the condition, for each circuit."""
+    queries = tuple(
+        select(f'count("state") AS "circuit {state.circuit}"', _newest(state.name, "state"), condition)
+        for state in of_role(profiles, Role.STATE)
+    )
+    return stat(Ask(title, description, queries, "none", 6, 5, alias="$col", time_from=NOW, no_value="none"))
 
 
 def _who(profiles: Sequence[Profile]) -> list[Panel]:
@@ -276,10 +256,6 @@ def _newest(field: str, name: str) -> str:
     """The newest value of a field of each machine, as a source for another question."""
     inner = select(f'last("{field}") AS "{name}"', COOLER, MINE, by=["device"])
     return f"({inner})"
-
-
-def _between(first: MachineState, last: MachineState) -> str:
-    return f'"state" >= {int(first)} AND "state" <= {int(last)}'
 
 
 def _column(channel: Channel) -> list[Property]:
