@@ -27,6 +27,8 @@ cdef extern from *:
 cdef enum:
     NUMBER_BYTES = 32   # sign, 20 digits, point, leading zero, "i"; a shortest double needs at most 25
     STAMP_BYTES = 32
+    SHORT_DECIMALS = 7  # decimals tried by multiplication before the general algorithm
+    FULL_DOUBLES = 16   # values of a column that skip the trial after one that failed it
     COPY_BYTES = 16     # keys and prefix are copied in whole registers, so buffers have this much slack
 
 cdef char PAIRS[200]
@@ -149,16 +151,19 @@ cdef inline char *put_float(char *out, double value, int *decimals) noexcept nog
     cdef double scaled
     cdef int64_t whole
     cdef int guess = decimals[0]
-    if magnitude < 1e9 and magnitude >= 1e-4:  # 1e9 * 10**6 keeps 15 digits; below 1e-4 the exponent form is due
+    if guess >= SHORT_DECIMALS:  # this column holds full doubles: no use guessing for the next few
+        decimals[0] = guess - 1
+    elif magnitude < 1e9 and magnitude >= 1e-4:  # 1e9 * 10**6 keeps 15 digits; below 1e-4 the exponent form is due
         scaled = magnitude * TEN_FLOAT[guess]
         whole = <int64_t>(scaled + 0.5)
         if <double>whole / TEN_FLOAT[guess] != magnitude:
-            for guess in range(7):
+            for guess in range(SHORT_DECIMALS):
                 scaled = magnitude * TEN_FLOAT[guess]
                 whole = <int64_t>(scaled + 0.5)
                 if <double>whole / TEN_FLOAT[guess] == magnitude:
                     break
             else:
+                decimals[0] = SHORT_DECIMALS + FULL_DOUBLES
                 return shortest_double(out, value)
             decimals[0] = guess
         return put_decimal(out, -whole if value < 0 else whole, guess)

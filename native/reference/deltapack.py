@@ -148,17 +148,8 @@ def _job(
     params: bytes | None,
 ) -> Job:
     """Check the arguments."""
-    if ts_ms.dtype != np.int64 or columns.dtype != np.int64:
-        raise ValueError("int64 arrays are needed")
-    if ts_ms.ndim != 1 or columns.ndim != 2:
-        raise ValueError("ts_ms must have one dimension and columns two")
-    rows, channels = columns.shape
-    if rows == 0 or channels == 0:
-        raise ValueError("a block needs at least one row and one channel")
-    if len(ts_ms) != rows:
-        raise ValueError(f"{len(ts_ms)} time stamps for {rows} rows")
-    if rows > ROWS_MAX or channels > CHANNELS_MAX or rows * channels > CELLS_MAX:
-        raise ValueError(f"{rows} rows of {channels} channels; at most {ROWS_MAX} rows, {CHANNELS_MAX} channels, {CELLS_MAX} cells")
+    _check_shapes(ts_ms, columns)
+    channels = columns.shape[1]
     for name, kind, array in (("valid", np.bool_, valid), ("reasons", np.uint8, reasons)):
         if array is not None and (array.dtype != kind or array.shape != columns.shape):
             raise ValueError(f"{name} must be an array of {kind.__name__} with the shape of columns")
@@ -177,6 +168,20 @@ def _job(
         bounds=bounds,
         params=params,
     )
+
+
+def _check_shapes(ts_ms: Int64Array, columns: Int64Array) -> None:
+    if ts_ms.dtype != np.int64 or columns.dtype != np.int64:
+        raise ValueError("int64 arrays are needed")
+    if ts_ms.ndim != 1 or columns.ndim != 2:
+        raise ValueError("ts_ms must have one dimension and columns two")
+    rows, channels = columns.shape
+    if rows == 0 or channels == 0:
+        raise ValueError("a block needs at least one row and one channel")
+    if len(ts_ms) != rows:
+        raise ValueError(f"{len(ts_ms)} time stamps for {rows} rows")
+    if rows > ROWS_MAX or channels > CHANNELS_MAX or rows * channels > CELLS_MAX:
+        raise ValueError(f"{rows} rows of {channels} channels; at most {ROWS_MAX} rows, {CHANNELS_MAX} channels, {CELLS_MAX} cells")
 
 
 def _check_params(params: bytes, channels: int) -> None:

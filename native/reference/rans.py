@@ -46,7 +46,7 @@ class Symbols:
         """One of several, by a cumulative prior."""
         self.put(sums[index], sums[index + 1] - sums[index])
 
-    def flag(self, flag: bool | int, clear: int) -> None:
+    def flag(self, flag: int, clear: int) -> None:
         """A bit that is 0 with frequency ``clear``."""
         self.put(*((clear, PROBABILITY - clear) if flag else (0, clear)))
 

@@ -76,7 +76,7 @@ def read_block(data: bytes, session: Session | None) -> FullBlock:
     return _read(head, session)
 
 
-def _open(data: bytes) -> _Head:
+def _open(data: bytes) -> _Head:  # noqa: C901 - one refusal after the other
     if len(data) < BLOCK_BYTES_MIN:
         raise DecodeError("truncated", f"{len(data)} bytes")
     if data[0] & 0xF0 != MAGIC:
@@ -174,7 +174,7 @@ def _get_channel(source: Source, old: Channel | None, *, masks: bool, maskable: 
     return channel
 
 
-def _get_choices(source: Source) -> Channel:
+def _get_choices(source: Source) -> Channel:  # noqa: C901 - one case a mode
     channel = Channel(mode=source.chosen(HEAD["mode"]), first=source.reading())
     if channel.mode == DIVISOR:
         channel.step = source.number()

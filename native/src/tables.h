@@ -2,7 +2,8 @@
 #ifndef ICECAP_TABLES_H
 #define ICECAP_TABLES_H
 #include <stdint.h>
-enum { SHAPES = 3, SCALES = 19, PREDICTORS = 16, WARM_UP = 64, CHANNEL_SCALES = 109 };
+enum { SHAPES = 3, SCALES = 19, PREDICTORS = 16, WARM_UP = 64 };
+enum { CHANNEL_SCALES = 109 };
 enum { SYMBOLS_MAX = 76, CALM_CHOICES = 49 };
 static const uint8_t TABLE_RADIUS[19] = {
     2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7, 9, 10, 13, 16, 19, 24, 30, 37,
@@ -462,6 +463,4 @@ static const uint16_t HEAD_BOUND[31] = {
 static const uint16_t HEAD_BOUNDED_SCALE[20] = {
     0, 400, 845, 1328, 1773, 2173, 2515, 2799, 3033, 3225, 3384, 3517, 3630, 3726, 3809, 3881, 3945, 4001, 4051, 4096,
 };
-static const float LEVEL_FLOAT[16] = {1.0f, 1.0f, 0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.015625f, 0.84f, 0.64f, 0.4375f, 0.2775000000000001f, 0.15359999999999996f, 0.09750000000000003f, 0.75f, 1.0f};
-static const float SLOPE_FLOAT[16] = {0.0f, 1.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.36f, 0.16000000000000003f, 0.0625f, 0.0225f, 0.0064f, 0.0025000000000000005f, 0.0f, 0.3f};
 #endif
