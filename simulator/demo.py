@@ -131,6 +131,8 @@ class _Scene:
             for serial in stage.clinic.serials
         }
         self._duplicates_before = self._duplicates()
+        for _row in self._world.rows_until(stage.clock.wall_ms()):
+            pass  # while the machines were brought to the present, the present went on; a burst of old rows would spoil the latency
         self._began_s = demo.timer()
         self._looked_s = 0.0
         self._kills = sorted(demo.kills, key=lambda kill: kill.at_s)

@@ -1,4 +1,7 @@
-"""``icecap demo``: the entry point of the demonstration. The machine's clocks and signals are read here; what is drawn is drawn here."""
+"""``icecap demo``: the entry point of the demonstration. The machine's clocks and signals are read here; what is drawn is drawn here.
+
+Invariant: ``--help`` loads no database; what needs one is imported when it runs.
+"""
 
 import os
 import signal
@@ -7,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,10 +21,11 @@ from rich.text import Text
 from protocol.clock import MachineClock
 from simulator import report as reports
 from simulator.clinic import COOLERS_MAX, COOLERS_MIN, Clinic
-from simulator.demo import Demo, Progress, parse_kills
 from simulator.faults import Fault, parse
-from simulator.stage import LOGIN, START_WALL_MS, Settings, Stage, StageError
-from simulator.supervisor import SupervisorError
+
+if TYPE_CHECKING:
+    from simulator.demo import Progress
+    from simulator.stage import Stage
 
 __all__ = ["app"]
 
@@ -55,6 +59,10 @@ def demo(
 
     With DATABASE_URL, INFLUX_URL (and INFLUX_API, INFLUX_BUCKET, INFLUX_ORG, INFLUX_TOKEN) the real services are used.
     """
+    from simulator.demo import Demo, parse_kills
+    from simulator.stage import Settings, StageError
+    from simulator.supervisor import SupervisorError
+
     screen = Console()
     stopping = threading.Event()
     view = _View(screen)
@@ -87,11 +95,15 @@ def demo(
 
 
 def _refuse_used(folder: Path | None) -> None:
+    from simulator.stage import StageError
+
     if folder and folder.exists() and any(folder.iterdir()):
         raise StageError(f"{folder} is not empty; name a new folder")
 
 
 def _faults(texts: list[str], clinic: Clinic) -> dict[str, list[Fault]]:
+    from simulator.stage import START_WALL_MS
+
     found: dict[str, list[Fault]] = {}
     for text in texts:
         serial, slash, rest = text.partition("/")
@@ -144,12 +156,14 @@ class _View:
     def say(self, text: str) -> None:
         self._screen.print("[dim]·[/]", Text(text), soft_wrap=True)
 
-    def announce(self, stage: Stage) -> None:
+    def announce(self, stage: "Stage") -> None:
+        from simulator.stage import LOGIN
+
         self._screen.print(f"\n  console  [bold cyan]{stage.console_url}[/]", highlight=False, soft_wrap=True)
         self._screen.print(f"  login    [bold]{LOGIN}[/]   password [bold]{stage.password}[/]\n", highlight=False, soft_wrap=True)
         self._screen.print(f"[dim]{len(stage.clinic.serials)} coolers at {stage.settings.scale} times real speed; Ctrl-C ends it[/]")
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: "Progress") -> None:
         before = self._before
         if before is None or progress.seconds - before.seconds >= RATE_S:
             if before:
@@ -167,7 +181,7 @@ class _View:
                 soft_wrap=True,
             )
 
-    def _table(self, progress: Progress) -> Table:
+    def _table(self, progress: "Progress") -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("", "rows", "rows/s"):
             table.add_column(title, justify="left" if not title else "right")
