@@ -26,6 +26,7 @@ from protocol.series import COOLER, smooth_field
 __all__ = ["board"]
 
 MINE = chosen("site", "model")
+PUMP_RUNS_A = 0.3  # a standing pump's driver draws a few hundredths
 NOW = "15m"  # a machine in a session is heard every minute, an idle one every five: three missed blocks are a silence
 
 
@@ -134,48 +135,16 @@ def _who(profiles: Sequence[Profile]) -> list[Panel]:
 
 
 def _over_time(profiles: Sequence[Profile]) -> list[Panel]:
-    coolant, flow = of_role(profiles, Role.COOLANT_TEMP), of_role(profiles, Role.FLOW)
-    mains, current = the_one(profiles, Role.MAINS_VOLTAGE), of_role(profiles, Role.PUMP_CURRENT)
-    pulse = the_one(profiles, Role.STATE).name
-    running = {channel.circuit: channel.name for channel in current}
+    mains, pulse = the_one(profiles, Role.MAINS_VOLTAGE), the_one(profiles, Role.STATE).name
+    volts = f'min("{mains.name}") AS "lowest", max("{mains.name}") AS "highest"'
     return [
-        _by_device("How cold is the coolant?", "Smoothed coolant temperature of each circuit.", coolant, "mean"),
-        chart(
-            Ask(
-                "Does coolant flow where a pump runs?",
-                "The lowest flow while the pump of the same circuit draws more than 0.3 A.",
-                tuple(
-                    select(
-                        f'min("{channel.name}") AS "{channel.name}"',
-                        COOLER,
-                        f'{MINE} AND "{running[channel.circuit]}" > 0.3',
-                        by=["device"],
-                        every="$__interval",
-                        fill="null",
-                    )
-                    for channel in flow
-                ),
-                GRAFANA_UNITS[flow[0].unit],
-                12,
-                alias="$tag_device $col",
-                thresholds=limits(flow[0]),
-                low=0.0,
-            )
-        ),
+        _by_device("How cold is the coolant?", "Smoothed coolant temperature of each circuit.", of_role(profiles, Role.COOLANT_TEMP)),
+        _flow(profiles),
         chart(
             Ask(
                 "Is the mains steady?",
                 "Lowest and highest voltage at each site.",
-                (
-                    select(
-                        f'min("{mains.name}") AS "lowest", max("{mains.name}") AS "highest"',
-                        COOLER,
-                        MINE,
-                        by=["site"],
-                        every="$__interval",
-                        fill="null",
-                    ),
-                ),
+                (select(volts, COOLER, MINE, by=["site"], every="$__interval", fill="null"),),
                 GRAFANA_UNITS[mains.unit],
                 12,
                 alias="$tag_site $col",
@@ -195,6 +164,33 @@ def _over_time(profiles: Sequence[Profile]) -> list[Panel]:
             style="bars",
         ),
     ]
+
+
+def _flow(profiles: Sequence[Profile]) -> Panel:
+    """A still pump has no flow and is no fault, so each flow is asked for together with its own pump's current."""
+    pairs = {
+        (flow.name, pump.name): flow
+        for profile in profiles
+        for flow in profile.by_role(Role.FLOW)
+        for pump in profile.by_role(Role.PUMP_CURRENT, flow.circuit)
+    }
+    channel = next(iter(pairs.values()))
+    queries = tuple(
+        select(
+            f'min("{flow}") AS "{flow}"',
+            COOLER,
+            f'{MINE} AND "{pump}" > {PUMP_RUNS_A}',
+            by=["device"],
+            every="$__interval",
+            fill="null",
+        )
+        for flow, pump in sorted(pairs)
+    )
+    description = f"The lowest flow while the pump of the same circuit draws more than {PUMP_RUNS_A} A."
+    unit, within = GRAFANA_UNITS[channel.unit], limits(channel)
+    return chart(
+        Ask("Does coolant flow where a pump runs?", description, queries, unit, 12, alias="$tag_device $col", thresholds=within, low=0.0)
+    )
 
 
 def _limits(profiles: Sequence[Profile]) -> list[Panel]:
@@ -245,8 +241,8 @@ def _limits(profiles: Sequence[Profile]) -> list[Panel]:
     ]
 
 
-def _by_device(title: str, description: str, channels: Sequence[Channel], how: str) -> Panel:
-    values = ", ".join(f'{how}("{smooth_field(channel.name)}") AS "circuit {channel.circuit}"' for channel in channels)
+def _by_device(title: str, description: str, channels: Sequence[Channel]) -> Panel:
+    values = ", ".join(f'mean("{smooth_field(channel.name)}") AS "circuit {channel.circuit}"' for channel in channels)
     query = select(values, COOLER, MINE, by=["device"], every="$__interval", fill="null")
     unit = GRAFANA_UNITS[channels[0].unit]
     return chart(Ask(title, description, (query,), unit, 12, alias="$tag_device $col", thresholds=limits(channels[0])))
