@@ -23,59 +23,34 @@ def board(profiles: Sequence[Profile]) -> Dashboard:
         choice("site", tag_values(GATEWAY, "site"), label="Site"),
         choice("gateway", tag_values(GATEWAY, "gateway"), label="Gateway"),
     )
-    latest = _newest("lag_ms")
-    panels = (
-        stat(
-            Ask(
-                "How many gateways send?",
-                "Gateways with a block in the last 15 minutes.",
-                (_sending(),),
-                "none",
-                6,
-                5,
-                time_from="15m",
-                no_value="none",
-            )
+    panels = (*_now(), *_over_time(), *_who(the_one(profiles, Role.STATE).name))
+    description = "Whether data is on its way: a silent chart with a healthy pipeline is a silent machine."
+    return frame(PIPELINE_UID, "Icecap: pipeline", description, choices=choices, panels=panels, since="now-6h")
+
+
+def _now() -> list[Panel]:
+    inner = select('sum("blocks") AS "blocks"', GATEWAY, MINE, by=["gateway"])
+    sending = select('count("blocks")', f"({inner})", '"blocks" > 0')
+    oldest, missing = select('max("value")', _newest("lag_ms")), select('sum("value")', _newest("gaps"))
+    per_minute = select('sum("rows")', GATEWAY, MINE, every="1m")
+    return [
+        _number("How many gateways send?", "Gateways with a block in the last 15 minutes.", sending),
+        _number("How old is the newest sample of the worst gateway?", "The largest lag now.", oldest, unit="ms", thresholds=LATE),
+        _number(
+            "How many numbers are missing?",
+            "Sequence numbers that later ones have overtaken; the gateways send them again.",
+            missing,
+            thresholds=SOME_MISSING,
         ),
         stat(
-            Ask(
-                "How old is the newest sample of the worst gateway?",
-                "The largest lag now.",
-                (select('max("value")', latest),),
-                "ms",
-                6,
-                5,
-                time_from="15m",
-                thresholds=LATE,
-                no_value="unknown",
-            )
-        ),
-        stat(
-            Ask(
-                "How many numbers are missing?",
-                "Sequence numbers that later ones have overtaken; the gateways send them again.",
-                (select('sum("value")', _newest("gaps")),),
-                "none",
-                6,
-                5,
-                time_from="15m",
-                thresholds=SOME_MISSING,
-                no_value="unknown",
-            )
-        ),
-        stat(
-            Ask(
-                "How many rows arrive a minute?",
-                "All chosen gateways.",
-                (_per_minute("rows"),),
-                "none",
-                6,
-                5,
-                time_from="1h",
-                no_value="none",
-            ),
+            Ask("How many rows arrive a minute?", "All chosen gateways.", (per_minute,), "none", 6, 5, time_from="1h", no_value="none"),
             graph=True,
         ),
+    ]
+
+
+def _over_time() -> list[Panel]:
+    return [
         _per_gateway("How late is each gateway's data?", "Age of the newest sample.", "max", "lag_ms", unit="ms", thresholds=LATE),
         _per_gateway("Which gateway has gaps?", "Missing numbers.", "max", "gaps", unit="none", thresholds=SOME_MISSING),
         _per_gateway("How many rows does each gateway send?", "Rows a minute.", "sum", "rows", unit="none"),
@@ -83,11 +58,18 @@ def board(profiles: Sequence[Profile]) -> Dashboard:
         _per_gateway(
             "How many facts does each gateway send?", "Facts a minute: sessions, alarms, counters, audit.", "sum", "facts", unit="none"
         ),
+    ]
+
+
+def _who(pulse: str) -> list[Panel]:
+    """``gateway`` is a tag of the coolers' series too; ``site`` there is the machine's own, so it is not asked for."""
+    machines = select(f'last("{pulse}") AS "seen"', COOLER, chosen("gateway"), by=["gateway", "device"])
+    return [
         bars(
             Ask(
                 "How many machines stand behind each gateway?",
                 "Machines with a sample in the chosen time.",
-                (select('count("seen")', _machines(the_one(profiles, Role.STATE).name), by=["gateway"]),),
+                (select('count("seen")', f"({machines})", by=["gateway"]),),
                 "none",
                 12,
                 8,
@@ -111,29 +93,17 @@ def board(profiles: Sequence[Profile]) -> Dashboard:
             ),
             sort_by="newest block",
         ),
-    )
-    description = "Whether data is on its way: a silent chart with a healthy pipeline is a silent machine."
-    return frame(PIPELINE_UID, "Icecap: pipeline", description, choices=choices, panels=panels, since="now-6h")
+    ]
+
+
+def _number(title: str, description: str, query: str, *, unit: str = "none", thresholds: Thresholds | None = None) -> Panel:
+    no_value = "none" if unit == "none" and thresholds is None else "unknown"
+    return stat(Ask(title, description, (query,), unit, 6, 5, time_from="15m", thresholds=thresholds, no_value=no_value))
 
 
 def _newest(name: str) -> str:
     inner = select(f'last("{name}") AS "value"', GATEWAY, MINE, by=["gateway"])
     return f"({inner})"
-
-
-def _sending() -> str:
-    inner = select('sum("blocks") AS "blocks"', GATEWAY, MINE, by=["gateway"])
-    return select('count("blocks")', f"({inner})", '"blocks" > 0')
-
-
-def _machines(pulse: str) -> str:
-    """``gateway`` is a tag of the coolers' series too; ``site`` there is the machine's own, so it is not asked for."""
-    inner = select(f'last("{pulse}") AS "seen"', COOLER, chosen("gateway"), by=["gateway", "device"])
-    return f"({inner})"
-
-
-def _per_minute(name: str) -> str:
-    return select(f'sum("{name}")', GATEWAY, MINE, every="1m")
 
 
 def _per_gateway(title: str, description: str, how: str, name: str, *, unit: str, thresholds: Thresholds | None = None) -> Panel:
