@@ -21,7 +21,7 @@ from rich.text import Text
 from protocol.clock import MachineClock
 from simulator import report as reports
 from simulator.clinic import COOLERS_MAX, COOLERS_MIN, Clinic
-from simulator.faults import Fault, parse
+from simulator.faults import HOUR_MS, Fault, parse, surprise
 
 if TYPE_CHECKING:
     from simulator.demo import Progress
@@ -35,6 +35,7 @@ PLAIN_S = 5.0  # between lines where there is no terminal to draw on
 RATE_S = 2.0  # over which rates are taken
 GATEWAYS_MAX = 8  # each is a process of its own on this machine
 SCALE_MAX = 600  # beyond this the machine, not the path, is what is measured
+SURPRISE = "surprise"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal's window was closed
 
 
@@ -52,7 +53,8 @@ def demo(
         str, typer.Option(help="kill -9 in mid-run: NAME@SECONDS,… of ingest gateway cloud-broker clinic-broker console.")
     ] = "",
     fault: Annotated[
-        list[str] | None, typer.Option(help="SERIAL/KIND@FROM[-TO][:CIRCUIT][*STRENGTH], in the coolers' minutes; repeat.")
+        list[str] | None,
+        typer.Option(help="SERIAL/KIND@FROM[-TO][:CIRCUIT][*STRENGTH], in the coolers' minutes, or SERIAL/surprise; repeat."),
     ] = None,
 ) -> None:
     """Simulated coolers report through real brokers, a real gateway and real ingest onto the console, at sixty times real speed.
@@ -109,7 +111,13 @@ def _faults(texts: list[str], clinic: Clinic) -> dict[str, list[Fault]]:
         serial, slash, rest = text.partition("/")
         if not slash or serial not in clinic.serials:
             raise ValueError(f"fault {text!r}: begins with one of {', '.join(clinic.serials)} and a slash")
-        found.setdefault(serial, []).append(parse(rest, origin_ms=START_WALL_MS))
+        seed = f"{clinic.seed}/{serial}/surprise"
+        fault = (
+            surprise(seed, start_ms=START_WALL_MS, end_ms=START_WALL_MS + HOUR_MS)
+            if rest == SURPRISE
+            else parse(rest, origin_ms=START_WALL_MS)
+        )
+        found.setdefault(serial, []).append(fault)
     return found
 
 

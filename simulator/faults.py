@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
-__all__ = ["HEALTHY", "Effects", "Fault", "FaultKind", "effects", "parse", "surprise"]
+__all__ = ["HEALTHY", "HOUR_MS", "Effects", "Fault", "FaultKind", "effects", "parse", "surprise"]
 
 Value = TypeVar("Value")
 

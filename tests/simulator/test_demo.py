@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from protocol.clock import MachineClock
 from simulator import demo_cli, stage
+from simulator.clinic import Clinic
 from simulator.demo import Kill, parse_kills
 from simulator.stage import Settings, StageError, environment, prepare
 from tests.support.services import wait_until
@@ -129,6 +130,13 @@ def test_an_option_that_means_nothing_is_refused_before_anything_starts(tmp_path
 
     assert result.exit_code == 1
     assert not (tmp_path / "demo").exists()
+
+
+def test_a_surprise_is_the_same_for_the_same_seed():
+    first, again, other = (demo_cli._faults(["cooler-0001/surprise"], Clinic(seed, 1)) for seed in ("a", "a", "b"))
+
+    assert first == again != other
+    assert list(first) == ["cooler-0001"]
 
 
 def test_kills_are_a_name_and_a_second():
