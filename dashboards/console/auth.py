@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from dashboards.console import brake
@@ -28,6 +29,8 @@ TOKENS_EACH_MAX = 20  # per account; more is a script that forgets to revoke
 SESSIONS_EACH_MAX = 10  # per account; the oldest end when a new one begins
 SEEN_EVERY_MS = 60_000  # a request moves the idle time at most once a minute: pages that poll must not write to the store each second
 TARGET_CHARS_MAX = 200  # the audit column's width
+
+log = structlog.get_logger(__name__)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 
@@ -72,17 +75,22 @@ class Door:
         The failure is counted before the password is looked at, so guesses sent at the same time cannot slip past the brake together.
         """
         keys = _brake_keys(name, address)
-        with self.store.transaction() as connection:
-            wait_ms = _count_attempt(connection, keys, self.clock.wall_ms())
-            row = connection.execute(select(console_user).where(console_user.c.name == name)).first()
-            if wait_ms:
-                audit(connection, self.clock, actor=name, action="sign_in", outcome="braked", address=address)
+        with self.store.reading() as connection:
+            wait_ms = _wait_ms(_tallies(connection, keys), self.clock.wall_ms())
+        if not wait_ms:
+            with self.store.transaction() as connection:
+                wait_ms = _count_attempt(connection, keys, self.clock.wall_ms())
+                row = connection.execute(select(console_user).where(console_user.c.name == name)).first()
         if wait_ms:
+            # Not in the trail: it cannot be shortened, and who is braked can send thousands.
+            log.warning("sign_in_braked", address=address, wait_ms=wait_ms)
             return Denied(wait_ms)
         right = self.passwords.verify(password, row.password if row is not None and row.active else None)
         fresh = self.passwords.hash(password) if right and row is not None and self.passwords.is_outdated(row.password) else None
         with self.store.transaction() as connection:
-            audit(connection, self.clock, actor=name, action="sign_in", outcome="ok" if right else "refused", address=address)
+            # A name that nobody has is not written down: now and then it is a password in the wrong field.
+            actor, outcome = name if row is not None else "", "ok" if right else "refused"
+            audit(connection, self.clock, actor=actor, action="sign_in", outcome=outcome, address=address)
             if not right or row is None:
                 return Denied()
             _forgive(connection, keys)
@@ -242,10 +250,8 @@ def _count_attempt(connection: Connection, keys: dict[str, bytes], now_ms: int) 
     """Return how long to wait, else 0 after counting this attempt as a failure (a right password takes it back)."""
     if connection.dialect.name == "postgresql":  # SQLite's writers stand in line anyway
         connection.execute(text("lock table console_brake in share row exclusive mode"))
-    rows = connection.execute(select(console_brake).where(console_brake.c.key.in_(list(keys.values()))))
-    known = {row.key: brake.Tally(row.failures, row.last_ms) for row in rows}
-    tallies = {rule: known.get(key, brake.Tally()) for rule, key in keys.items()}
-    wait_ms = max(brake.blocked_ms(_RULES[rule], tally, now_ms) for rule, tally in tallies.items())
+    tallies = _tallies(connection, keys)
+    wait_ms = _wait_ms(tallies, now_ms)
     if wait_ms:
         return wait_ms
     connection.execute(delete(console_brake).where(console_brake.c.last_ms < now_ms - brake.FORGET_MS))
@@ -254,6 +260,16 @@ def _count_attempt(connection: Connection, keys: dict[str, bytes], now_ms: int) 
     rows_new = [{"key": keys[rule], "failures": tally.failures, "last_ms": tally.last_ms} for rule, tally in counted.items()]
     connection.execute(insert(console_brake), rows_new)
     return 0
+
+
+def _tallies(connection: Connection, keys: dict[str, bytes]) -> dict[str, brake.Tally]:
+    rows = connection.execute(select(console_brake).where(console_brake.c.key.in_(list(keys.values()))))
+    known = {row.key: brake.Tally(row.failures, row.last_ms) for row in rows}
+    return {rule: known.get(key, brake.Tally()) for rule, key in keys.items()}
+
+
+def _wait_ms(tallies: dict[str, brake.Tally], now_ms: int) -> int:
+    return max(brake.blocked_ms(_RULES[rule], tally, now_ms) for rule, tally in tallies.items())
 
 
 def _forgive(connection: Connection, keys: dict[str, bytes]) -> None:

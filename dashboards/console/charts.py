@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dashboards.console.present import label, unit_text
+from dashboards.console.present import BUSY, label, state_name, unit_text
 from protocol.profile import Channel, Profile, Role
+from protocol.reading import MachineState
 
 __all__ = ["Group", "groups", "plan_json"]
 
@@ -37,6 +38,8 @@ class Group:
     unit: str
     channels: tuple[tuple[Channel, str, int], ...]
     """Channel, its label, its ink."""
+    state: str = ""
+    """The circuit's state channel, whose phases are written above the large chart."""
 
     @property
     def id(self) -> str:
@@ -58,7 +61,9 @@ def groups(profile: Profile) -> tuple[Group, ...]:
             units = sorted({channel.unit for channel in members})
             for unit in units:
                 same = [channel for channel in members if channel.unit == unit]
-                found.append(Group(key, title, circuit, unit_text(unit), _inked(profile, same)))
+                states = profile.by_role(Role.STATE, circuit) if key == "temperature" and circuit else ()
+                state = states[0].name if states else ""
+                found.append(Group(key, title, circuit, unit_text(unit), _inked(profile, same), state))
     return tuple(found)
 
 
@@ -79,6 +84,9 @@ def plan_json(all_groups: Sequence[Group]) -> str:
                 "id": group.id,
                 "unit": group.unit,
                 "large": group.is_large,
+                "state": group.state,
+                "phases": {state.value: state_name(state) for state in MachineState} if group.state else {},
+                "busy": sorted(BUSY) if group.state else [],
                 "curves": [
                     {
                         "name": channel.name,

@@ -25,6 +25,7 @@ user_app = typer.Typer(no_args_is_help=True, help="Accounts of the console.")
 app.add_typer(user_app, name="user")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The console's TOML file.", show_default=False)]
+CONNECTIONS_MAX: Final = 256  # beyond it uvicorn answers 503 at once; eight threads serve some fifty people who look at live pages
 EXIT_CONFIG: Final = 2
 EXIT_REFUSED: Final = 1
 
@@ -56,6 +57,7 @@ def run(config: Config) -> None:
             proxy_headers=listen.behind_tls_proxy,
             server_header=False,
             log_level="warning",
+            limit_concurrency=CONNECTIONS_MAX,
             timeout_graceful_shutdown=3,
         )
     finally:

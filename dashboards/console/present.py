@@ -11,6 +11,7 @@ from protocol.profile import Channel, Profile, Role
 from protocol.reading import MachineState
 
 __all__ = [
+    "BUSY",
     "CHANNEL_STALE_MS",
     "Ages",
     "Circuit",

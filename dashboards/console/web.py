@@ -20,6 +20,7 @@ from dashboards.console import drawing, present
 from dashboards.console.auth import Principal
 from dashboards.console.context import console_of
 from dashboards.console.roles import Permission, may
+from protocol.clock import ClockQuality
 from protocol.profile import Role as ChannelRole
 
 __all__ = ["STATIC", "back_to", "moment", "page", "pages", "zone"]
@@ -75,7 +76,8 @@ def page(request: Request, template: str, who: Principal | None, *, status: int 
     """Return a rendered template. ``here`` in the context names the entry of the navigation that is lit."""
     console = console_of(request)
     links = tuple((key, href, text) for key, href, text, needed in NAVIGATION if who is not None and may(who.role, needed))
-    values: Mapping[str, Any] = {"who": who, "links": links, "here": "", "now_ms": console.clock.wall_ms(), **context}
+    scaled = console.clock.quality() is ClockQuality.RELATIVE
+    values: Mapping[str, Any] = {"who": who, "links": links, "here": "", "now_ms": console.clock.wall_ms(), "scaled": scaled, **context}
     return HTMLResponse(console.pages.get_template(template).render(values), status_code=status)
 
 

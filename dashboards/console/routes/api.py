@@ -149,7 +149,7 @@ _RANGES = {one.key: one for one in history.Range}
 router = APIRouter(
     prefix=API_ROOT,
     tags=["icecap"],
-    responses={401: {"model": Problem}, 403: {"model": Problem}},
+    responses={401: {"model": Problem}, 403: {"model": Problem}, 422: {"model": Problem}},
 )
 
 

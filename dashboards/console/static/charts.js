@@ -64,7 +64,7 @@
     return {
       width,
       height: group.large ? 260 : 150,
-      padding: [10, 18, 0, 0],
+      padding: [group.state ? 26 : 10, 18, 0, 0],
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
       legend: { show: false },
       cursor: { sync: { key: sync.key }, points: { size: 7 }, drag: { x: false, y: false } },
@@ -75,7 +75,7 @@
       ],
       series,
       bands,
-      hooks: { draw: [(u) => marks(u, group)], setCursor: [(u) => readOut(u, group)] },
+      hooks: { drawClear: [(u) => phases(u, group)], draw: [(u) => marks(u, group)], setCursor: [(u) => readOut(u, group)] },
     };
   }
 
@@ -87,6 +87,50 @@
     const span = Math.max(hi - lo, Math.abs(hi) * 0.02, 0.5);
     const middle = (hi + lo) / 2;
     return [middle - span * 0.58, middle + span * 0.58];
+  }
+
+  function phases(u, group) {
+    // Above the curves: what the machine said it was doing. A phase with a patient has a ground of its own down to the axis.
+    const state = group.state && found(group.state);
+    if (!state) return;
+    const { left, top, width, height } = u.bbox;
+    const high = 20 * devicePixelRatio;
+    const context = u.ctx;
+    const at = answer.t_ms;
+    const codes = bridged(state.hi);
+    const edge = (ms) => Math.min(Math.max(u.valToPos(ms / 1000, "x", true), left), left + width);
+    context.save();
+    context.font = `500 ${11 * devicePixelRatio}px ${css("--sans")}`;
+    context.textBaseline = "middle";
+    for (let first = 0; first < at.length; ) {
+      const code = codes[first];
+      let last = first;
+      while (last + 1 < at.length && codes[last + 1] === code) last += 1;
+      const [from, to] = [edge(at[first]), edge(at[Math.min(last + 1, at.length - 1)])];
+      const busy = group.busy.includes(code);
+      if (code !== null && group.phases[code] !== undefined) {
+        context.fillStyle = css(busy ? "--phase" : "--phase-rest");
+        context.fillRect(from, top - high, Math.max(to - from - 1, 1), busy ? high + height : high);
+        const words = group.phases[code];
+        if (context.measureText(words).width + 10 * devicePixelRatio < to - from) {
+          context.fillStyle = css(busy ? "--ink" : "--ink-2");
+          context.fillText(words, from + 5 * devicePixelRatio, top - high / 2);
+        }
+      }
+      first = last + 1;
+    }
+    context.restore();
+  }
+
+  function bridged(codes) {
+    // A sample or two that were lost do not end a phase; a real gap does.
+    const filled = [...codes];
+    for (let at = 1; at < filled.length; at += 1) {
+      if (filled[at] !== null) continue;
+      const next = [at + 1, at + 2].find((index) => index < filled.length && filled[index] !== null) ?? 0;
+      if (next > 0 && filled[next] === filled[at - 1]) filled[at] = filled[next];
+    }
+    return filled;
   }
 
   function marks(u, group) {

@@ -150,6 +150,14 @@ def test_guesses_are_braked_and_the_right_password_waits_too(door: Door, clock: 
     assert isinstance(door.sign_in("ada", PASSWORD, address=HERE), str)
 
 
+def test_the_trail_grows_no_further_while_the_brake_holds(door: Door, store: Store) -> None:
+    for guess in range(40):
+        door.sign_in("ada", f"guess {guess}", address=HERE)
+
+    with store.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(console_audit)).scalar_one() == PAIR.free + 1
+
+
 def test_a_stranger_cannot_keep_the_owner_out(door: Door, clock: ManualClock) -> None:
     for n in range(200):
         door.sign_in("ada", f"guess {n}", address=f"203.0.113.{n}")
@@ -195,10 +203,11 @@ def test_the_brake_forgets_after_a_day_and_never_overshoots() -> None:
 def test_every_attempt_is_in_the_trail(door: Door, store: Store) -> None:
     door.sign_in("ada", "wrong", address=HERE)
     enter(door)
+    door.sign_in("my secret password", "", address=HERE)
 
     with store.reading() as connection:
         rows = connection.execute(select(console_audit.c.actor, console_audit.c.outcome, console_audit.c.address)).all()
-    assert [tuple(row) for row in rows] == [("ada", "refused", HERE), ("ada", "ok", HERE)]
+    assert [tuple(row) for row in rows] == [("ada", "refused", HERE), ("ada", "ok", HERE), ("", "refused", HERE)]
 
 
 @pytest.mark.parametrize("statement", ["update console_audit set actor = 'nobody'", "delete from console_audit"])
