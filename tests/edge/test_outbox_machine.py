@@ -18,7 +18,7 @@ from protocol.receipt import GAPS_MAX, Receipt
 from protocol.topics import Lane
 from tests.support.outbox import BOOT, SMALL, make_fact, make_row, open_store, profile, read_all
 
-LIMITS = replace(SMALL, telemetry_bytes_max=260_000, seal_rows=20)
+LIMITS = replace(SMALL, telemetry_bytes_max=110_000, seal_rows=20)
 
 
 class OutboxAndCloud(RuleBasedStateMachine):
