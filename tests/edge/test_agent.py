@@ -76,6 +76,7 @@ def test_it_says_ready_feeds_the_watchdog_answers_health_and_stops_in_time(gatew
     assert not (agent.folder / "edge.sock").exists()
 
 
+@pytest.mark.slow
 def test_killed_three_times_in_mid_run_it_loses_and_doubles_nothing(gateway: tuple[GatewayProcess, Mosquitto]) -> None:
     agent, broker = gateway
     agent.start()
