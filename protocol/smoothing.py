@@ -3,6 +3,8 @@
 Invariant: the gateway (live values, rules) and the cloud (smoothed series) build their trackers here, so both compute the same curve.
 """
 
+from functools import cache
+
 from native import smooth
 from protocol.profile import Channel
 
@@ -15,13 +17,16 @@ def tracker(channel: Channel) -> smooth.Smoother | None:
     """Return a fresh tracker of ``channel`` in codes, or ``None`` for a discrete channel, whose codes must not be smoothed."""
     if channel.discrete:
         return None
+    lo, hi, sentinels, sigma, max_rate = _parameters(channel)
+    return smooth.Smoother(lo=lo, hi=hi, sentinels=sentinels, sigma=sigma, max_rate=max_rate)
+
+
+@cache
+def _parameters(channel: Channel) -> tuple[int, int, tuple[int, ...], float, float]:
+    """A profile's bounds in codes: ``lo``, ``hi``, sentinels, noise, fastest change a second. Worked out once: channels never change."""
     step = channel.multiplier / 10**channel.decimals
     lo, hi = channel.code(channel.lo), channel.code(channel.hi)
-    return smooth.Smoother(
-        lo=lo,
-        hi=hi,
-        sentinels=tuple(channel.code(value) for value in channel.sentinels),
-        sigma=max(channel.sigma / step, SIGMA_CODES_MIN),
-        # A profile without a bound believes any change inside the range within a second.
-        max_rate=(hi - lo) if channel.max_rate is None else channel.max_rate / step,
-    )
+    sentinels = tuple(channel.code(value) for value in channel.sentinels)
+    # A profile without a bound believes any change inside the range within a second.
+    max_rate = float(hi - lo) if channel.max_rate is None else channel.max_rate / step
+    return lo, hi, sentinels, max(channel.sigma / step, SIGMA_CODES_MIN), max_rate

@@ -49,6 +49,8 @@ __all__ = [
     "revoke_gateway",
     "site",
     "sites",
+    "stay_at",
+    "stays",
 ]
 
 NAMING = {
@@ -238,11 +240,21 @@ def find_device(connection: Connection, serial: str, *, at_ms: int) -> Device | 
 
     For a time before its first stay: the first one, since a cooler is often entered after it began to send.
     """
-    stays = [_device(row) for row in connection.execute(select(device).where(device.c.serial == serial).order_by(device.c.valid_from_ms))]
-    for stay in stays:
-        if stay.valid_to_ms is None or at_ms < stay.valid_to_ms:
-            return stay
-    return None
+    return stay_at(stays(connection, [serial]).get(serial, ()), at_ms=at_ms)
+
+
+def stays(connection: Connection, serials: Iterable[str]) -> dict[str, tuple[Device, ...]]:
+    """All stays of the known ones among ``serials``, each cooler's in order: for whoever asks about many blocks at once."""
+    found: dict[str, tuple[Device, ...]] = {}
+    query = select(device).where(device.c.serial.in_(list(serials))).order_by(device.c.serial, device.c.valid_from_ms)
+    for row in connection.execute(query):
+        found[row.serial] = (*found.get(row.serial, ()), _device(row))
+    return found
+
+
+def stay_at(ordered: Iterable[Device], *, at_ms: int) -> Device | None:
+    """Of one cooler's stays in order, the one of that time; the rule is ``find_device``'s."""
+    return next((stay for stay in ordered if stay.valid_to_ms is None or at_ms < stay.valid_to_ms), None)
 
 
 def devices(connection: Connection) -> tuple[Device, ...]:

@@ -38,10 +38,9 @@ from protocol.clock import Clock
 from protocol.profile import Profile
 from protocol.refusal import Reason, Refusal
 from protocol.series import CoolerTags
-from protocol.units import DeviceId
 from provisioning import registry
 
-__all__ = ["NAME", "UNASSIGNED", "InfluxProjection", "Totals", "site_at"]
+__all__ = ["NAME", "UNASSIGNED", "InfluxProjection", "Totals"]
 
 NAME = "influx"
 """Name of the cursor."""
@@ -128,8 +127,10 @@ class InfluxProjection:
         rejects: list[Reject] = []
         taken: list[StoredBlock] = []
         size = 0
-        for stored in blocks_after(connection, here or 0, self._limit):
-            made = self._lines(connection, stored, remember=True)
+        found = blocks_after(connection, here or 0, self._limit)
+        sites = _Sites(connection, found)
+        for stored in found:
+            made = self._lines(connection, stored, sites, remember=True)
             taken.append(stored)
             if isinstance(made, Reject):
                 rejects.append(made)
@@ -140,7 +141,7 @@ class InfluxProjection:
                 break
         return _Batch(here, taken, items, rejects)
 
-    def _lines(self, connection: Connection, stored: StoredBlock, *, remember: bool) -> Item | Reject:
+    def _lines(self, connection: Connection, stored: StoredBlock, sites: "_Sites", *, remember: bool) -> Item | Reject:
         profile = self._profiles(stored.profile, stored.profile_version)
         if profile is None:
             return Reject(stored, RejectReason.UNKNOWN_PROFILE, f"{stored.profile} version {stored.profile_version}")
@@ -149,7 +150,7 @@ class InfluxProjection:
         before = self._remembered(connection, stored, usable, profile) if remember else _before(connection, stored, profile)
         if isinstance(rows, Refusal):
             return Reject(stored, RejectReason.UNREADABLE, str(rows))
-        tags = CoolerTags(stored.device, stored.gateway, profile.id, site_at(connection, stored))
+        tags = CoolerTags(stored.device, stored.gateway, profile.id, sites.of(stored))
         try:
             return Item(stored, block_lines(prefix(tags), profile, rows, before))
         except CodesError as error:
@@ -174,7 +175,8 @@ class InfluxProjection:
         """Left-out blocks once more; each is its own transaction, and what is refused again is written down again."""
         with self._store.reading() as connection:
             waiting = open_rejects(connection, NAME, self._profiles, parked=not self._parked_seen)
-            made = [(stored, self._lines(connection, stored, remember=False)) for stored in waiting]
+            sites = _Sites(connection, waiting)
+            made = [(stored, self._lines(connection, stored, sites, remember=False)) for stored in waiting]
         for stored, one in made:
             rejects = [one] if isinstance(one, Reject) else self._write([one])
             with self._store.transaction() as connection:
@@ -240,10 +242,17 @@ def _rows_or_none(stored: StoredBlock, profile: Profile) -> Rows | None:
     return None if isinstance(rows, Refusal) else rows
 
 
-def site_at(connection: Connection, stored: StoredBlock) -> str:
-    """Return where the machine stood when it measured: its own stay, else its gateway's site, else ``UNASSIGNED``."""
-    stay = registry.find_device(connection, DeviceId(stored.device), at_ms=stored.t0_ms)
-    if stay is not None:
-        return stay.site
-    gateway = registry.find_gateways(connection, [stored.gateway]).get(stored.gateway)
-    return UNASSIGNED if gateway is None else gateway.site
+class _Sites:
+    """Where the machines of a batch stood, for two questions to the registry instead of two a block."""
+
+    def __init__(self, connection: Connection, blocks: Sequence[StoredBlock]) -> None:
+        self._stays = registry.stays(connection, {one.device for one in blocks})
+        self._gateways = registry.find_gateways(connection, {one.gateway for one in blocks})
+
+    def of(self, stored: StoredBlock) -> str:
+        """The site of the machine's own stay when it measured, else its gateway's site, else ``UNASSIGNED``."""
+        stay = registry.stay_at(self._stays.get(stored.device, ()), at_ms=stored.t0_ms)
+        if stay is not None:
+            return stay.site
+        gateway = self._gateways.get(stored.gateway)
+        return UNASSIGNED if gateway is None else gateway.site
