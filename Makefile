@@ -24,8 +24,8 @@ test: setup ## all tests, against real services
 check: setup ## format, lint, types, import contracts, house rules: what a change must pass
 	@$(VENV)/python scripts/check.py
 
-bench: setup ## measure the kernels beside the peers that are installed
-	@$(VENV)/icecap bench $(ARGS)
+bench: setup ## measure the kernels beside the peers that are installed; ARGS chooses one: codec, smooth, lineproto
+	@for kernel in $(or $(firstword $(ARGS)),codec smooth lineproto); do $(VENV)/icecap bench $$kernel $(wordlist 2,99,$(ARGS)) || exit 1; done
 
 docs: setup ## rebuild the generated tables of docs/
 	@$(VENV)/python scripts/docs.py
