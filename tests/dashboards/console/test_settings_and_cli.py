@@ -1,5 +1,6 @@
 """The configuration tells all its errors at once; the command line makes accounts and serves."""
 
+import ssl
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from dashboards.console.cli import app
 from dashboards.console.settings import Settings, SettingsError, load
 from ingest.schema import console_audit, console_user
 from ingest.store import Store
+from provisioning.identity import Authority, Realm
+from tests.support.mtls import CLOCK
 from tests.support.services import free_port, wait_until
 
 RUN = CliRunner()
@@ -152,15 +155,25 @@ def test_a_bad_configuration_ends_the_command_with_its_reasons(tmp_path: Path) -
     assert "nonsense" in result.stderr
 
 
-def test_the_command_serves_and_stops_when_told(config: Path) -> None:
-    port = free_port()
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_the_command_serves_and_stops_when_told(config: Path, tmp_path: Path, tls: bool) -> None:
+    port, trust = free_port(), ssl.create_default_context()
     config.write_text(config.read_text() + f"[listen]\nport = {port}\n")
+    if tls:
+        authority = Authority.create(tmp_path / "ca", realm=Realm.CLOUD, clock=CLOCK)
+        cert, key = authority.issue_server(["localhost"], ["127.0.0.1"]).write(tmp_path, "console")
+        trust.load_verify_locations(cadata=authority.root.decode())
+        config.write_text(config.read_text() + f'cert = "{cert.name}"\nkey = "{key.name}"\n')
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     code = "from dashboards.console.cli import app; app()"
     process = subprocess.Popen([sys.executable, "-c", code, "run", "--config", str(config)], stderr=subprocess.PIPE)
     try:
-        wait_until(_answers(f"http://127.0.0.1:{port}/alive"), 60, "the console answers")  # 4 s of work, on a busy machine much longer
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        wait_until(_answers(f"{url}/alive", trust), 60, "the console answers")  # 4 s of work, on a busy machine much longer
+        with httpx.Client(base_url=url, verify=trust) as client:
             assert client.get("/fleet").status_code == 303
+            form = client.get("/sign-in")
+            assert ("strict-transport-security" in form.headers) is tls
+            assert ("Secure" in form.headers["set-cookie"]) is tls
         process.terminate()
         started = time.monotonic()
         process.wait(10)
@@ -170,10 +183,10 @@ def test_the_command_serves_and_stops_when_told(config: Path) -> None:
         process.communicate()
 
 
-def _answers(url: str) -> Callable[[], bool]:
+def _answers(url: str, trust: ssl.SSLContext) -> Callable[[], bool]:
     def ask() -> bool:
         try:
-            return httpx.get(url).status_code == 200
+            return httpx.get(url, verify=trust).status_code == 200
         except httpx.HTTPError:
             return False
 
