@@ -32,6 +32,9 @@ cdef enum:
     _COAST_STEPS_MAX = 64
     _SENTINELS_MAX = 8
 
+# Far from the ends of int64, so that distances of stamps stay numbers.
+cdef int64_t _T_MS_MAX = 1 << 60
+
 cdef double _MAD_TO_SIGMA = 1.4826
 cdef double _SLOPE_DECAY_MISSED = 0.9
 cdef double _SLOPE_DECAY_REFUSED = 0.95
@@ -305,7 +308,10 @@ cdef class Smoother:
     def update(self, int64_t t_ms, code):
         """One sample in, (value, slope per second, quality) out."""
         cdef double number = NAN if code is None else <double>code
-        cdef int quality = advance(&self.tracker, t_ms, number)
+        cdef int quality
+        if not -_T_MS_MAX <= t_ms <= _T_MS_MAX:
+            raise ValueError(f"time stamp {t_ms} ms is not a time")
+        quality = advance(&self.tracker, t_ms, number)
         self.tracker.counts[quality] += 1
         if quality == _MISSING or not self.tracker.started:
             return NAN, 0.0, quality
@@ -326,6 +332,9 @@ cdef class Smoother:
                 raise ValueError("ts_ms, codes and valid must have one length")
             if rows:
                 good_at = &good[0]
+        for i in range(rows):
+            if not -_T_MS_MAX <= ts_ms[i] <= _T_MS_MAX:
+                raise ValueError(f"time stamp {ts_ms[i]} ms is not a time")
         values_array = np.empty(rows, np.float64)
         slopes_array = np.empty(rows, np.float64)
         quality_array = np.empty(rows, np.uint8)

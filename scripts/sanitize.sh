@@ -15,7 +15,8 @@ cd "$copy"
 # -O1 keeps the checks that -O3 would prove away; no recovery, so that the first finding fails the run.
 CC=gcc CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
     LDFLAGS="-fsanitize=address,undefined" "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
-if [ $# -eq 0 ]; then set -- -q -p no:cacheprovider -p no:randomly tests/native; fi
+# --noconftest: the services of the other tests have no place here.
+if [ $# -eq 0 ]; then set -- -q -p no:cacheprovider -p no:randomly --noconftest --ignore=tests/native/test_influx.py tests/native; fi
 # PYTHONMALLOC: with Python's own allocator an overrun inside its arenas goes unseen. Leaks are CPython's own at exit.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ICECAP_REQUIRE_NATIVE=1 ICECAP_SANITIZED=1 "$python" -m pytest "$@"

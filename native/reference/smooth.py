@@ -35,6 +35,7 @@ SENTINELS_MAX = 8  # no sensor in the profiles has more than three
 SLOPE_DECAY_MISSED = 0.9  # a step without a sample
 SLOPE_DECAY_REFUSED = 0.95  # a step whose sample was refused
 
+_T_MS_MAX = 1 << 60  # as in the compiled twin, whose integers have an end
 _MAGIC = b"ISM1"
 _PARAMETERS = struct.Struct("<4sB8d7d3q")
 _DYNAMIC = struct.Struct("<BqqddqBddqqBBQ8Q")
@@ -125,6 +126,8 @@ class Smoother:
 
     def update(self, t_ms: int, code: float | None) -> tuple[float, float, int]:
         """One sample in, (value, slope per second, quality) out."""
+        if abs(t_ms) > _T_MS_MAX:
+            raise ValueError(f"time stamp {t_ms} ms is not a time")
         quality = self._step(int(t_ms), math.nan if code is None else float(code))
         self._counts[quality] += 1
         if quality == MISSING or not self._started:
@@ -135,6 +138,8 @@ class Smoother:
         """``update`` over arrays."""
         if codes.shape != ts_ms.shape or (valid is not None and valid.shape != ts_ms.shape):
             raise ValueError("ts_ms, codes and valid must have one length")
+        if len(ts_ms) and (int(ts_ms.max()) > _T_MS_MAX or int(ts_ms.min()) < -_T_MS_MAX):
+            raise ValueError("a time stamp is not a time")
         rows = [
             self.update(t_ms, code if good else None)
             for t_ms, code, good in zip(

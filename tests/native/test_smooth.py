@@ -158,3 +158,11 @@ def test_batch_takes_empty_arrays() -> None:
     empty = np.zeros(0, np.int64)
 
     assert [len(part) for part in settled().batch(empty, empty)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("t_ms", [2**62, -(2**62)])
+def test_a_stamp_that_is_no_time_is_refused(t_ms: int) -> None:
+    with pytest.raises(ValueError, match="not a time"):
+        settled().update(t_ms, 400)
+    with pytest.raises(ValueError, match="not a time"):
+        settled().batch(np.array([t_ms], np.int64), np.array([1], np.int64))
