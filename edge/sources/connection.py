@@ -150,7 +150,9 @@ class Connection:
         if self._closing:
             return
         try:
-            arrival = Arrival(self, message.mid, message.qos, message.topic, bytes(message.payload), self._stamp())
+            arrival = Arrival(
+                self, message.mid, message.qos, message.topic, bytes(message.payload), self._stamp(), is_retained=message.retain
+            )
         except Exception as error:  # noqa: BLE001 - it is quarantined with its cause and acknowledged
             arrival = Arrival(self, message.mid, message.qos, "", bytes(message.payload), NO_STAMP, f"{type(error).__name__}: {error}")
         if not self._inbox.offer(arrival, lambda: self._closing):

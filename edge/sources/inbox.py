@@ -44,6 +44,8 @@ class Arrival:
     payload: bytes
     stamp: Stamp
     fault: str = ""
+    is_retained: bool = False
+    """The broker's copy of an old message, given to every new subscription: a last known value, not a sample."""
 
 
 class Inbox:

@@ -183,6 +183,9 @@ class MqttReader:
             readings: list[Reading] = []
             refused: list[Refused] = []
             for arrival in arrivals:
+                if arrival.is_retained:
+                    self.counts["retained_ignored"] += 1
+                    continue
                 found = self.decode(arrival)
                 if not isinstance(found, Refusal):
                     readings.extend(found)

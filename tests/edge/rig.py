@@ -126,8 +126,10 @@ class Publisher:
         self._client.loop_start()
         self._numbers = itertools.count(1)
 
-    def send(self, payload: bytes | dict[str, object], topic: str = f"coolers/{COOLER}/telemetry", *, qos: int = 1) -> paho.MQTTMessageInfo:
-        return self._client.publish(topic, payload if isinstance(payload, bytes) else json.dumps(payload).encode(), qos=qos)
+    def send(
+        self, payload: bytes | dict[str, object], topic: str = f"coolers/{COOLER}/telemetry", *, retain: bool = False
+    ) -> paho.MQTTMessageInfo:
+        return self._client.publish(topic, payload if isinstance(payload, bytes) else json.dumps(payload).encode(), qos=1, retain=retain)
 
     def sample(self, number: int | None = None, *, boot: int = 1, serial: str = COOLER, **values: object) -> paho.MQTTMessageInfo:
         number = next(self._numbers) if number is None else number

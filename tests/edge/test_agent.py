@@ -170,7 +170,12 @@ def test_a_changed_configuration_keeps_the_backlog_and_an_unchanged_one_changes_
             wait_until(lambda: len(agent.events("configuration_unchanged")) == times, 10, "read again")  # noqa: B023
         ready = len(agent.events("agent_ready"))
 
-        agent.config.write_text(agent.config.read_text().replace("coolers/+/telemetry", "fleet/+/telemetry"))
+        site_profile = (
+            (ROOT / "protocol" / "profiles" / "icecap-cooler.toml").read_text().replace('id = "icecap-cooler"', 'id = "site-cooler"')
+        )
+        (agent.folder / "site.toml").write_text(site_profile)
+        text = agent.config.read_text().replace("coolers/+/telemetry", "fleet/+/telemetry")
+        agent.config.write_text(text.replace(DEVICE, DEVICE + 'profile = "site-cooler"\n[[profile]]\nfile = "site.toml"\n'))
         agent.process.send_signal(signal.SIGHUP)
         wait_until(lambda: len(agent.events("agent_ready")) == 2, 20, "the new configuration")
         wait_until(lambda: agent.part("source clinic").get("ok"), 10, "the source")
@@ -188,7 +193,9 @@ def test_a_changed_configuration_keeps_the_backlog_and_an_unchanged_one_changes_
 
     assert ready == 1
     with opened(agent.data) as outbox:
-        assert sorted(stored(outbox).keys) == [(COOLER, 1, number) for number in range(1, 152)]
+        found = stored(outbox)
+        assert sorted(found.keys) == [(COOLER, 1, number) for number in range(1, 152)]
+        assert {one.head.profile: len(rows.ts_ms) for one, rows in found.blocks[-1:]} == {"site-cooler": 1}
         records = outbox.read(Lane.ALARM).result(10)
     applied = [_fact(record.data) for record in records]
     assert [type(one) for one in applied] == [ConfigurationApplied, ConfigurationApplied]

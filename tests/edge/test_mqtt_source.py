@@ -267,6 +267,24 @@ def test_twenty_samples_a_second_with_one_time_keep_every_value_and_their_order(
         assert stored(outbox).column("flow_1") == [100 + number for number in range(20)]
 
 
+def test_a_retained_message_is_no_sample(mosquitto: Broker, tmp_path: Path) -> None:
+    broker = mosquitto()
+
+    async def scene(outbox: Outbox, cooler: Publisher) -> None:
+        for connection in range(2):
+            reader = reader_of(outbox, broker.port, tmp_path)
+            async with running(reader):
+                await eventually(lambda: reader.counts["retained_ignored"] == 1, 10, "the retained message")  # noqa: B023
+                cooler.sample(connection)
+                await eventually(lambda: reader.counts["acknowledged"] == 2, 10, "both answered")  # noqa: B023
+
+    with opened(tmp_path / "box") as outbox, publisher(broker.port) as cooler:
+        cooler.wait([cooler.send({"flow_1": 9.0}, retain=True)])
+        asyncio.run(scene(outbox, cooler))
+
+        assert stored(outbox).column("flow_1") == [300, 300]
+
+
 def test_topics_that_left_the_configuration_are_unsubscribed(mosquitto: Broker, tmp_path: Path) -> None:
     broker = mosquitto()
 
