@@ -101,7 +101,10 @@ class Lanes:
             end = base + (1 << LANE_BITS)
             newest = self._database.number("select max(id) from record where id >= ? and id < ?", (base, end))
             self._next_id[lane] = max(self._next_id[lane], newest + 1)
-            self._counts[lane] = self._database.number("select count(*) from record where id >= ? and id < ?", (base, end))
+        self._counts = dict.fromkeys(Lane, 0)
+        for stream in self.streams.values():
+            # By stream, because that reads only the index: the table itself is as large as the backlog.
+            self._counts[stream.lane] += self._database.number("select count(*) from record where stream = ?", (stream.id,))
 
     def ensure_streams(self) -> None:
         """Give every lane an open stream."""
