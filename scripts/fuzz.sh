@@ -1,5 +1,5 @@
 #!/bin/sh
-# Coverage-guided fuzzing of every decoder of native/, SECONDS in all (default 20), with AddressSanitizer.
+# Coverage-guided fuzzing of every decoder of native/, protocol/ and edge/, SECONDS in all (default 20), with AddressSanitizer.
 # Needs clang and the atheris wheel; a crash leaves its input in FUZZ_ARTIFACTS (default build/fuzz) and the run fails.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -10,7 +10,7 @@ command -v clang >/dev/null || { echo "clang is needed: apt-get install clang" >
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 mkdir -p "$artifacts"
-cp -R "$root/native" "$root/setup.py" "$root/pyproject.toml" "$copy/"
+cp -R "$root/native" "$root/protocol" "$root/edge" "$root/setup.py" "$root/pyproject.toml" "$copy/"
 mkdir -p "$copy/tests" && cp -R "$root/tests/fuzz" "$copy/tests/"
 [ -f "$root/README.md" ] && cp "$root/README.md" "$copy/"
 rm -f "$copy"/native/*.so
@@ -18,8 +18,8 @@ cd "$copy"
 CC=clang CFLAGS="-O1 -g -fsanitize=address,fuzzer-no-link" LDSHARED="clang -shared" \
     "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
 preload=$("$python" -c "import atheris, pathlib; print(pathlib.Path(atheris.__file__).parent.parent / 'asan_with_fuzzer.so')")
-targets="fuzz_deltapack fuzz_deltapack_session fuzz_state"
-share=$((seconds / 3)); [ "$share" -gt 0 ] || share=1
+targets="fuzz_deltapack fuzz_deltapack_session fuzz_state fuzz_wire fuzz_token fuzz_formats"
+share=$((seconds / 6)); [ "$share" -gt 0 ] || share=1
 for target in $targets; do
     mkdir -p "corpus/$target"
     # PYTHONMALLOC=malloc: without it the sanitizer does not see Python's buffers at all.
