@@ -55,7 +55,7 @@ def record(store: Store) -> list[bytes]:
     return recorder.lines
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
 def test_any_order_any_batches_any_restarts_give_the_bytes_of_the_rule(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random

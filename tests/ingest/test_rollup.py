@@ -87,7 +87,7 @@ def test_every_number_is_what_plain_python_counts(store: Store) -> None:
     assert table(store) == expected([(machine.device, rows) for machine, _, rows in blocks])
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False), st.integers(0, 3))
 def test_late_and_repeated_blocks_give_the_same_table(tmp_path_factory: pytest.TempPathFactory, order: random.Random, seed: int) -> None:
     store = sqlite_store(tmp_path_factory.mktemp("rollup"))
