@@ -76,14 +76,32 @@ def _from_deltas(values: Int64Array, run: Run) -> Int64Array:
     return np.ascontiguousarray(np.cumsum(signed.reshape(run.codes.shape[::-1]), axis=1).T)
 
 
+def _shuffled(values: Int64Array) -> bytes:
+    """Sixteen-bit words, all low bytes before all high bytes, then the words that did not fit as varints."""
+    fits = values < (1 << 16) - 1
+    words = np.where(fits, values, (1 << 16) - 1).astype("<u2")
+    return words.view(np.uint8).reshape(-1, 2).T.tobytes() + _varints(values[~fits])
+
+
+def _from_shuffled(data: bytes, count: int) -> Int64Array:
+    words = np.frombuffer(data, np.uint8, 2 * count).reshape(2, count).T.copy().view("<u2").ravel().astype(np.int64)
+    words[words == (1 << 16) - 1] = _from_varints(data[2 * count :])
+    return words
+
+
 def _bytes_codec(name: str, compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]) -> Codec:
-    """A general compressor over zigzag varints of the deltas, channel by channel."""
-    return Codec(
-        name,
-        lambda run: [_stamps(run), compress(_varints(_zigzag(_deltas(run).ravel())))],
-        lambda parts, run: _from_deltas(_from_varints(decompress(parts[1])), run),
-        timed=False,
-    )
+    """A general compressor over the stamps and the zigzag deltas, channel by channel, as varints or shuffled: whichever is smaller."""
+
+    def encode(run: Run) -> list[bytes]:
+        deltas = _zigzag(_deltas(run).ravel())
+        by_varints, by_shuffle = compress(_stamps(run) + _varints(deltas)), compress(_stamps(run) + _shuffled(deltas))
+        return [by_varints] if len(by_varints) <= len(by_shuffle) else [by_shuffle, b""]  # which of the two is known for free
+
+    def decode(parts: list[bytes], run: Run) -> Int64Array:
+        data = decompress(parts[0])[len(_stamps(run)) :]
+        return _from_deltas(_from_varints(data) if len(parts) == 1 else _from_shuffled(data, run.codes.size), run)
+
+    return Codec(name, encode, decode, timed=False)
 
 
 def _general() -> Iterator[Codec]:
