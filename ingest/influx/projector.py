@@ -49,6 +49,7 @@ UNASSIGNED = "unassigned"
 """The site of a machine that the registry does not know: a tag cannot be empty."""
 
 BLOCKS_A_WRITE_MAX = 100  # six thousand lines of a session: what InfluxDB's own guide calls a good batch
+WRITES_BEFORE_LARGER = 20  # a larger batch that is too large costs a whole time-out, so it is not tried after every success
 BODY_BYTES_MAX = 8 * 1024 * 1024  # a third of the 25 MB that InfluxDB takes by default; one large block may pass it alone
 DEVICES_REMEMBERED_MAX = 1024  # last blocks kept decoded (about 20 kB each) so that warming up asks the database once a machine
 GAP_MS = 30_000  # a tracker coasts this long; a block that ended earlier would not change one value
@@ -87,6 +88,7 @@ class InfluxProjection:
         self._expected: int | None = None
         self._parked_seen = False
         self._limit = BLOCKS_A_WRITE_MAX
+        self._in_time = 0
         self.totals = Totals()
 
     @property
@@ -165,8 +167,11 @@ class InfluxProjection:
         except SinkError as error:
             if error.fault is Fault.TIMED_OUT:
                 self._limit = max(1, self._limit // 2)  # a server this slow may answer a smaller batch in time
+                self._in_time = 0
             raise ProjectionError(error.fault, error.detail, error.retry_after_s) from error
-        self._limit = min(BLOCKS_A_WRITE_MAX, self._limit * 2)
+        self._in_time += 1
+        if self._in_time >= WRITES_BEFORE_LARGER:
+            self._limit, self._in_time = min(BLOCKS_A_WRITE_MAX, self._limit * 2), 0
         self.totals.points += sum(item.lines.count(b"\n") for item in items) - sum(bool(one.line) for one in rejects)
         self.totals.bytes += sum(len(item.lines) for item in items)
         return rejects

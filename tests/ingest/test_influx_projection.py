@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from ingest.influx import GatewayProjection, open_sink
+from ingest.influx import Fault, GatewayProjection, SinkError, open_sink
 from ingest.influx.gateways import NAME as GATEWAYS
 from ingest.influx.projector import NAME
 from ingest.profiles import Profiles
@@ -242,3 +242,64 @@ def test_the_commands_show_where_projections_are_and_what_they_left_out(sqlite: 
     assert "gw-test-1" in left_out
     assert "1 will be tried again" in run("retry", "rollup", database=database)
     assert CliRunner().invoke(app, ["rewind", "nonsense", "--to", "start", "--database", database]).exit_code == 2
+
+
+@pytest.mark.service
+def test_both_engines_project_the_same_points(store: Store, influxd: Influxd) -> None:
+    """The same assertions on SQLite and PostgreSQL: points, cursor, what is set aside and what becomes of it."""
+    from protocol.profile import Profile
+    from tests.support.blocks import PROFILE
+
+    influxd.create_database(DATABASE)
+    newer = Profile("later-cooler", 3, "Later", "Icecap", 2, PROFILE.channels)
+    stranger = make_frame(make_rows(seed=9, missing=0), seq=1, machine=Machine("cooler-0007", stream=9, profile=newer))
+    put(store, [*full(Machine(), blocks=2), stranger])
+    first = projection(store, v1(influxd))
+    drain(first)
+    first.close()
+    assert count(influxd) == 120
+
+    second = projection(store, v1(influxd), Profiles({("later-cooler", 3): newer}).find)
+    drain(second)
+    second.close()
+
+    assert count(influxd) == 180
+    with store.reading() as connection:
+        assert position(connection, NAME) == 3
+    left = series(influxd, "SELECT count(ambient_temp), count(ambient_temp_smooth), max(lifetime_s) FROM cooler GROUP BY device")
+    assert [(one["tags"]["device"], one["values"][0][1:]) for one in left] == [
+        ("cooler-0001", [120, 120, 7_200_000]),
+        ("cooler-0007", [60, 60, 7_200_000]),
+    ]
+
+
+def test_after_a_time_out_smaller_batches_and_after_success_larger_ones(sqlite: Store) -> None:
+    class Slow:
+        """Answers in time only to small bodies."""
+
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def write(self, body: bytes) -> None:
+            lines = body.count(b"\n")
+            self.sizes.append(lines)
+            if lines > 60:
+                raise SinkError(Fault.TIMED_OUT, "too slow for that")
+
+        def close(self) -> None:
+            """Nothing open."""
+
+    put(sqlite, full(Machine(), blocks=64))
+    slow = Slow()
+    one = projection(sqlite, slow)
+    late = 0
+    while one.totals.blocks < 64:
+        try:
+            one.step()
+        except ProjectionError:
+            late += 1
+
+    assert slow.sizes[0] == 64 * 60
+    assert one.totals.points == 64 * 60 == sum(size for size in slow.sizes if size <= 60)
+    assert late <= 7 + 3  # seven to get down to one block, then one try at two after every twenty in time
+    assert slow.sizes.count(120) >= 2
