@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -357,6 +358,24 @@ def test_a_broker_that_is_away_is_tried_again_and_shown(tmp_path: Path, mosquitt
             assert str(broker.port) in status.why
             await asyncio.to_thread(broker.start)
             await eventually(lambda: reader.status().ok, 10, "connected")
+
+    with opened(tmp_path / "box") as outbox:
+        asyncio.run(scene(outbox))
+
+
+@pytest.mark.slow
+def test_a_half_open_link_is_noticed_within_twice_the_keep_alive(mosquitto: Broker, tmp_path: Path) -> None:
+    broker = mosquitto()
+    settings = msgspec.structs.replace(mqtt_settings(broker.port), keepalive_s=5)
+
+    async def scene(outbox: Outbox) -> None:
+        reader = MqttReader(settings, surroundings(outbox, tmp_path), client_id="gw-test-1")
+        async with running(reader):
+            await eventually(lambda: reader.status().ok, 10, "connected")
+            broker.pause()
+            await eventually(lambda: not reader.status().ok, 12, "noticed")
+            broker.resume()
+            await eventually(lambda: reader.status().ok, 20, "connected again")
 
     with opened(tmp_path / "box") as outbox:
         asyncio.run(scene(outbox))
