@@ -180,6 +180,7 @@ class Store(Remedies):
     def tick(self) -> None:
         """Do what is due: seal, evict, give space back, look for damage, mend the mirror. A failing disk is left for the next time."""
         try:
+            self._guard.ensure_open()
             self.seal_due()
             self._evict_to_bound()
             self._move_forked()
@@ -193,6 +194,9 @@ class Store(Remedies):
                 self._mirror.open()
                 self._guard.reading(lambda: recovery.fill_mirror(self._lanes, self._mirror))
         except OutboxError:
+            self._stats = replace(self._stats, ready=False)
+        except apsw.Error:
+            self._database.close()  # a look at the file failed: the next call opens it anew and reads back
             self._stats = replace(self._stats, ready=False)
         else:
             self._look()
@@ -373,12 +377,16 @@ class Store(Remedies):
     def _look(self) -> None:
         """Take the picture that other threads see."""
         self.counts.dedupe_forgotten = self._staging.dedupe.forgotten
+        used_bytes = self._stats.used_bytes
         is_open = self._database.is_open
+        if is_open:
+            with suppress(apsw.Error):  # what was done is done; a picture a moment old will do
+                used_bytes = self._database.used_bytes()
         self._stats = OutboxStats(
             lanes=self._lanes.stats(),
             staged=self._staging.total,
             quarantined=self._lanes.quarantined,
-            used_bytes=self._database.used_bytes() if is_open else self._stats.used_bytes,
+            used_bytes=used_bytes,
             bytes_max=self._limits.telemetry_bytes_max,
             ready=is_open,
             counts=replace(self.counts),

@@ -1,8 +1,10 @@
-"""What the outbox costs, printed: ``python -m tests.edge.measure_outbox [append | start | slow]``. Not a test; the timings are this machine's.
+"""What the outbox costs, printed: ``python -m tests.edge.measure_outbox [append | start | slow | drain]``. The timings are this machine's.
 
 ``slow`` needs strace and delays every sync by 50 ms, as an SD card does.
 """
 
+import asyncio
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,10 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge.outbox import Limits, Outbox
-from protocol.topics import Lane
-from tests.support.outbox import host, make_fact, make_row, make_rows, open_store
+from edge.uplink import UplinkLimits
+from protocol.topics import Lane, Leaf
+from tests.support.cloud import Cloud, consuming
+from tests.support.mtls import make_tls_broker
+from tests.support.outbox import GATEWAY, host, make_fact, make_row, make_rows, open_store
+from tests.support.services import eventually
+from tests.support.uplink import WORKER, config_for, running, waiting
 
 ROWS = 2000
+DRAIN_BLOCKS = 1500
 START_BLOCKS = 2600  # of some 50 KB: 128 MiB; the check is bounded in time, so more changes little
 
 
@@ -81,6 +89,37 @@ def start(folder: Path) -> None:
     again.close()
 
 
+def drain(folder: Path) -> None:
+    """How fast a backlog of one-minute blocks goes to a real broker and its consumer, and what a fact among it waits."""
+    broker = make_tls_broker(Path(shutil.which("mosquitto") or "/usr/sbin/mosquitto"), folder / "cloud", gateways=[GATEWAY])
+    broker.service.start()
+    shown = broker.credentials(GATEWAY)
+    cloud = Cloud(GATEWAY, broker.port, broker.credentials(WORKER))
+    outbox = Outbox.open(folder / "outbox", host(), Limits(ballast_bytes=0, commit_interval_ms=1))
+    for number in range(DRAIN_BLOCKS):
+        outbox.append_rows(make_rows(range(1, 61), source_boot=number)).result(60)
+    outbox.seal_all().result(60)
+
+    async def main() -> None:
+        begun = time.perf_counter()
+        async with running(config_for(broker.port, shown), outbox, UplinkLimits(start_delay_s=0)):
+            await eventually(lambda: len(cloud.arrivals) > DRAIN_BLOCKS // 2, 60)
+            asked = time.monotonic()
+            await asyncio.wrap_future(outbox.append_fact(Lane.METERING, make_fact(1)))
+            await eventually(lambda: waiting(outbox) == 0, 60)
+            took = time.perf_counter() - begun
+        late = next(one.at_s for one in cloud.arrivals if one.leaf == Leaf.METERING) - asked
+        real_time = DRAIN_BLOCKS / took * 60 / 8
+        say(f"{DRAIN_BLOCKS} blocks drained at {DRAIN_BLOCKS / took:.0f}/s: {real_time:.0f} times real time for 8 coolers at 1 Hz")
+        twice = sum(cloud.copies.values()) - len(cloud.copies)
+        say(f"a fact in the middle of it reached the cloud in {late * 1000:.0f} ms; sent twice: {twice}")
+
+    with consuming(cloud):
+        asyncio.run(main())
+    outbox.close()
+    broker.service.stop()
+
+
 def slow() -> None:
     """The same with 50 ms for each sync."""
     argv = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=50000"]
@@ -98,6 +137,8 @@ def main() -> None:
             facade(Path(folder) / "b", 1000)
         elif what == "start":
             start(Path(folder) / "c")
+        elif what == "drain":
+            drain(Path(folder))
         else:
             slow()
 

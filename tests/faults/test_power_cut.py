@@ -6,14 +6,16 @@
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
 
-from edge.outbox import OutboxError, Record
+from edge.outbox import Outbox, OutboxError, OutboxFaultError, Record
 from edge.outbox.store import Store
+from edge.outbox.writer import Writer
 from protocol import block, facts
 from protocol.frame import Kind
 from protocol.receipt import Receipt
@@ -30,6 +32,7 @@ from tests.support.outbox import (
     take_inventory,
 )
 from tests.support.power_cut import PowerCut, PowerCutVfs
+from tests.support.services import wait_until
 
 CUTS = int(os.environ.get("ICECAP_POWER_CUTS", "250"))
 STEPS = 24
@@ -180,3 +183,33 @@ def test_a_commit_whose_sync_failed_after_the_data_landed_has_one_effect(vfs, tm
         assert sorted(found.samples) == list(range(1, 25))
         assert found.facts.keys() == set(range(12))
     assert resolved > 5, "the sweep must meet commits"
+
+
+def test_a_disk_that_goes_away_and_comes_back_costs_nothing_and_no_restart(vfs, tmp_path):
+    vfs.machine = PowerCut(1, 1 << 60)
+    stores: list[Store] = []
+
+    def open_it() -> Store:
+        stores.append(open_store(tmp_path, vfs=vfs.NAME))
+        return stores[0]
+
+    writer = Writer(open_it, timer=time.monotonic, commit_interval_s=0.001)
+    outbox = Outbox(stores[0], writer)
+    assert outbox.append_rows(make_rows([1, 2])).result(5).accepted == 2
+    vfs.machine.is_dead = True
+
+    with pytest.raises(OutboxFaultError):
+        outbox.append_rows(make_rows([3, 4])).result(5)
+    with pytest.raises(OutboxFaultError):
+        outbox.append_fact(Lane.METERING, make_fact(1)).result(5)
+    wait_until(lambda: not outbox.stats().ready)
+    assert outbox.is_alive
+    vfs.machine.is_dead = False
+    wait_until(lambda: outbox.stats().ready)
+
+    assert outbox.append_rows(make_rows([3, 4])).result(5).accepted == 2
+    outbox.append_fact(Lane.METERING, make_fact(1)).result(5)
+    assert outbox.close()
+    found = take_inventory(tmp_path)
+    assert sorted(found.samples) == [1, 2, 3, 4]
+    assert found.facts.keys() == {1}
