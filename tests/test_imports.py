@@ -64,6 +64,7 @@ sys.exit(failed != 0)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a fork and an import for each of some hundred modules, under whatever load there is
 def test_every_module_imports_alone() -> None:
     names = [name for module in modules() for name in _foreign_imports(module)]
     command = [sys.executable, "-W", "ignore", "-c", IMPORT_ALONE, " ".join(sorted(set(names))), " ".join(modules())]
