@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from native import smooth
+import native
 from protocol import profile
 from protocol.profile import ProfileError, Role
 from protocol.reading import Quality
@@ -27,7 +27,7 @@ def test_the_cooler_is_lossless_by_default():
 
 
 def test_quality_numbers_are_those_of_the_kernel():
-    assert {one.name: one.value for one in Quality} == {name: getattr(smooth, name) for name in Quality.__members__}
+    assert {one.name: one.value for one in Quality} == {name: getattr(native, name) for name in Quality.__members__}
 
 
 def test_an_unknown_profile_names_those_there_are():
