@@ -15,8 +15,9 @@ from pathlib import Path
 from ingest.store import Store
 from protocol.clock import MachineClock, ScaledClock
 from protocol.units import DeviceId, GatewayId
-from provisioning import bundle, registry, toml
+from provisioning import bundle, influx, registry, toml
 from provisioning.broker import INGEST_NAMES, Broker, write_broker
+from provisioning.errors import ProvisioningError
 from provisioning.files import PRIVATE_FILE, PUBLIC_FILE, make_private_folder, write_file
 from provisioning.identity import Authority, Realm
 from provisioning.programs import find_program, how_to_install
@@ -119,6 +120,8 @@ def prepare(settings: Settings, *, machine: MachineClock, say: Callable[[str], N
     edges = [_gateway(ground, index, cloud=cloud, clinic=clinic) for index in range(settings.gateways)]
     say("the cloud's database and who is registered in it")
     after_arrival = _register(ground)
+    if problem := _prepare_influx(settings):
+        say(problem)
     say("the console and a login for it")
     console, password = _console(ground)
     return Stage(
@@ -252,6 +255,24 @@ def _influx(settings: Settings) -> str:
     secrets = {"token_env": "INFLUX_TOKEN", "user_env": "INFLUX_USER", "password_env": "INFLUX_PASSWORD"}
     values |= {key: name for key, name in secrets.items() if settings.service(name)}
     return toml.table("influx", values)
+
+
+def _prepare_influx(settings: Settings) -> str:
+    """Make the database or bucket in the caller's InfluxDB; return what it said when it did not, since it may be there all the same."""
+    url = settings.service("INFLUX_URL")
+    if not url:
+        return ""
+    name, token = settings.service("INFLUX_BUCKET") or "icecap", settings.service("INFLUX_TOKEN")
+    user, password = settings.service("INFLUX_USER"), settings.service("INFLUX_PASSWORD")
+    admin = influx.Admin(url, user, password, token, settings.service("INFLUX_ORG"))
+    try:
+        if token:
+            influx.prepare_bucket(admin, name)
+        else:
+            influx.prepare_database(admin, name)
+    except ProvisioningError as error:
+        return f"{name} was not made: {error}"
+    return ""
 
 
 def _console(ground: _Ground) -> tuple[Program, str]:

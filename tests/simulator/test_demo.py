@@ -142,3 +142,21 @@ def test_a_surprise_is_the_same_for_the_same_seed():
 def test_kills_are_a_name_and_a_second():
     assert parse_kills("ingest@20,gateway@35.5") == [Kill("ingest", 20.0), Kill("gateway", 35.5)]
     assert parse_kills("") == []
+
+
+@pytest.mark.service
+@pytest.mark.slow
+def test_a_real_influxdb_gets_its_database_and_every_row(require: Callable[[str], Path], influxd, place, tmp_path):
+    require("mosquitto")
+    path = tmp_path / "report.json"
+    words = command("--for", "8", "--coolers", "2", "--report", str(path))
+
+    done = subprocess.run(
+        words, env=surroundings(place) | {"INFLUX_URL": influxd.url}, capture_output=True, text=True, timeout=110, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(path.read_text())
+    assert report["points_projected"] == report["rows_received"] > 0
+    answer = json.loads(influxd.query("select count(ambient_temp) from cooler", database="icecap"))
+    assert answer["results"][0]["series"][0]["values"][0][1] > 0.95 * report["rows_received"], "a few samples were rejected"
