@@ -209,7 +209,8 @@ def test_a_subscription_that_the_broker_refuses_is_not_called_healthy(tmp_path: 
 
 
 class NoConnection:
-    is_over = False
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
 
     def ack(self, _arrival: Arrival) -> bool:
         return True
@@ -243,3 +244,24 @@ def test_the_inbox_is_bounded_by_bytes_too() -> None:
         assert inbox.offer(message, lambda: True)
 
     asyncio.run(scene())
+
+
+def test_what_waits_of_a_connection_that_is_over_is_left_to_its_redelivery(tmp_path: Path) -> None:
+    """Samples without a number would be stored twice otherwise: now, and when the broker sends them again."""
+
+    def message(*, is_over: bool, flow: int) -> Arrival:
+        return Arrival(NoConnection(is_over=is_over), 1, 1, f"coolers/{COOLER}/telemetry", b'{"flow_1": %d}' % flow, stamp())
+
+    async def scene(outbox: Outbox) -> None:
+        reader = reader_of(outbox, 1, tmp_path)
+        async with running(reader):
+            await eventually(lambda: reader.counts["connects_failed"], 10, "running")
+            reader._inbox.offer(message(is_over=True, flow=1), lambda: True)
+            reader._inbox.offer(message(is_over=False, flow=2), lambda: True)
+            await eventually(lambda: reader.counts["acknowledged"] == 1, 10, "the other one is stored")
+        assert reader.counts["left_to_redelivery"] == 1
+
+    with opened(tmp_path / "box") as outbox:
+        asyncio.run(scene(outbox))
+
+        assert stored(outbox).column("flow_1") == [200]
