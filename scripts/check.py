@@ -22,7 +22,7 @@ def commands() -> dict[str, list[str]]:
         "ruff": [str(BIN / "ruff"), "check", "."],
         "format": [str(BIN / "ruff"), "format", "--check", "."],
         "imports": [str(BIN / "lint-imports")],
-        "mypy": [python, "-m", "mypy", *packages, "scripts", "tests", "icecap.py", "setup.py"],
+        "mypy": [python, "-m", "mypy", *packages, "scripts", "icecap.py", "setup.py"],
         "house": [python, "-m", "pytest", "-q", "tests/test_house.py", "tests/test_docs.py", "-m", "not slow"],
     }
     if kernels:
