@@ -91,7 +91,7 @@ class Process:
         except OSError:
             return False
 
-    def wait(self, timeout_s: float = 15) -> int:
+    def wait(self, timeout_s: float = 30) -> int:
         assert self.process is not None
         return self.process.wait(timeout_s)
 

@@ -103,6 +103,7 @@ def test_a_packet_over_the_brokers_limit_costs_only_its_sender_the_connection(cl
             wait_until(lambda: count(store, schema.block) == 1, 10, "the good block")
 
 
+@pytest.mark.slow
 def test_killed_between_commit_and_ack_everything_comes_again_and_counts_once(cloud: TlsBroker, process: Process, store: Store) -> None:
     gateway = Gateway()
     messages = [gateway.block() for _ in range(20)] + [gateway.fact() for _ in range(5)]
@@ -223,6 +224,7 @@ def test_a_database_that_goes_away_costs_nothing(cloud: TlsBroker, require: Call
     shutil.rmtree(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ready_url", ["sqlite"], indirect=True)  # PostgreSQL's disk is another process's; the test above is its case
 def test_a_full_disk_loses_nothing(cloud: TlsBroker, process: Process, store: Store) -> None:
     gateway = Gateway()
@@ -233,7 +235,7 @@ def test_a_full_disk_loses_nothing(cloud: TlsBroker, process: Process, store: St
         for _ in range(300):
             message = gateway.block()
             peer.publish(message.topic, message.payload)
-        wait_until(lambda: not process.is_well(), 20, "health to say that the disk is full")
+        wait_until(lambda: not process.is_well(), 40, "health to say that the disk is full")
         process.signal(signal.SIGTERM)
         process.wait()
         before = count(store, schema.block)
@@ -244,6 +246,7 @@ def test_a_full_disk_loses_nothing(cloud: TlsBroker, process: Process, store: St
     assert sorted(row.seq for row in rows_in(store, schema.block)) == list(range(1, 301))
 
 
+@pytest.mark.slow
 def test_a_stop_takes_less_than_five_seconds_and_ends_well(cloud: TlsBroker, process: Process, store: Store) -> None:
     gateway = Gateway()
     process.start()
