@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.outbox import Outbox, OutboxBusyError, OutboxError, OutboxLockedError
+from edge.outbox import Outbox, OutboxBusyError, OutboxError, OutboxLockedError, Record
 from edge.outbox import writer as writer_module
 from edge.outbox.database import Database
 from edge.outbox.dedupe import BOOTS_MAX, RUNS_MAX, add_number, pack_runs, unpack_runs
@@ -41,7 +42,13 @@ def store(folder):
     one.close()
 
 
-def rows_of(record):
+def counters_of(record: Record) -> list[int]:
+    counters = rows_of(record).counters
+    assert counters is not None
+    return [int(one) for one in counters]
+
+
+def rows_of(record: Record) -> block.Rows:
     found = block.decode(decode(record).body)
     assert isinstance(found, block.Rows)
     return found
@@ -279,7 +286,7 @@ def test_a_block_over_the_frame_limit_is_cut_in_halves_in_order(store):
     records = read_all(store, Lane.TELEMETRY)
     assert len(records) > 1
     assert max(len(one.data) for one in records) <= 3000
-    assert [n for one in records for n in rows_of(one).counters.tolist()] == list(range(1, 61))
+    assert [n for one in records for n in counters_of(one)] == list(range(1, 61))
 
 
 def test_a_receipt_deletes_up_to_its_number_once_and_for_ever(store):
@@ -327,6 +334,7 @@ def test_the_lock_of_a_killed_process_is_free(folder):
         "store = open_store(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert process.stdout is not None
     assert process.stdout.readline() == b"open\n"
     with pytest.raises(OutboxLockedError, match=str(process.pid)):
         open_store(folder)
@@ -468,11 +476,11 @@ def test_closing_commits_what_waits(folder):
         outbox.append_rows([make_row(50)])
 
 
-def hold(outbox):
+def hold(outbox: Outbox) -> tuple[threading.Event, Future[bool]]:
     """Keep the writer thread busy until the event is set."""
     begun, gate = threading.Event(), threading.Event()
 
-    def wait():
+    def wait() -> bool:
         begun.set()
         return gate.wait(5)
 
@@ -520,7 +528,7 @@ def test_an_error_of_one_call_reaches_its_caller_and_the_thread_lives_on(outbox)
 
 
 def test_listeners_hear_of_new_records_after_they_are_on_disk(outbox):
-    heard = []
+    heard: list[Lane] = []
     outbox.on_record(heard.append)
 
     outbox.append_fact(Lane.ALARM, make_fact(1)).result(5)

@@ -197,6 +197,7 @@ def fill_disk(folder: Path) -> Path:
 UNBOUND = Limits(telemetry_bytes_max=1_000_000_000, reserve_bytes=1_000_000, ballast_bytes=4 << 20)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_oldest_telemetry_and_no_fact(small_disk):
     store = open_store(small_disk, limits=UNBOUND)
     facts, number = [], 0

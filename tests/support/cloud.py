@@ -66,7 +66,8 @@ class Cloud:
         )
         client.on_subscribe = lambda *_: subscribed.set()
         client.on_message = self._on_message
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        make_properties: Callable[[int], Properties] = Properties  # paho does not annotate it
+        properties = make_properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 3600
         properties.ReceiveMaximum = 1000
         client.connect(HOST, self.port, keepalive=20, clean_start=False, properties=properties)
