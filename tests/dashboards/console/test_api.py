@@ -101,7 +101,7 @@ def test_the_api_keeps_to_its_description(mode: GenerationMode, served: Served) 
 
     @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=schema.as_strategy(generation_mode=mode))
-    def hold(case: schemathesis.Case) -> None:  # type: ignore[type-arg]  # its parameter is private
+    def hold(case: schemathesis.Case) -> None:
         asked.add(case.operation.path)
         case.call_and_validate(headers=bearer)
 
