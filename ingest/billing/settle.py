@@ -14,7 +14,6 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import effects
 from ingest.billing import courses, ledger, pricebook, sessions
@@ -28,7 +27,7 @@ from protocol.session import Commit, Rules
 from protocol.token import TokenClass
 from provisioning import registry
 
-__all__ = ["Standing", "adopt_orphans", "settle", "settle_course", "settle_or_tell"]
+__all__ = ["Standing", "adopt_orphans", "settle", "settle_course"]
 
 MS_PER_S = 1000
 
@@ -64,23 +63,6 @@ def settle(connection: Connection, touched: Collection[bytes], *, posted_ms: int
         replayed = sessions.replay(connection, session_id, rules or Rules())
         if replayed is not None:
             _settle_one(connection, session_id, replayed, posted_ms=posted_ms)
-
-
-def settle_or_tell(connection: Connection, touched: Collection[bytes], *, posted_ms: int) -> None:
-    """Settle within a savepoint: what cannot be settled is told and settled later from the same facts; storing facts never waits for it.
-
-    Failures of the database itself pass through, like those of any other statement of the transaction.
-    """
-    for session_id in sorted(touched):
-        try:
-            with connection.begin_nested():
-                settle(connection, [session_id], posted_ms=posted_ms)
-        except SQLAlchemyError:
-            raise
-        except Exception as error:  # noqa: BLE001  # a bug here must not stop the facts of everybody else; it is told, never silent
-            detail = f"session {session_id.hex()}: {type(error).__name__}: {error}"[:200]
-            key = f"settlement_failed/{session_id.hex()}"
-            effects.tell(connection, [Happening(key, "settlement_failed", "critical", "", posted_ms, detail=detail)])
 
 
 def _settle_one(connection: Connection, session_id: bytes, replayed: Replayed, *, posted_ms: int) -> None:
