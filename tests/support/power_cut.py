@@ -26,7 +26,7 @@ class PowerCut:
         self.forget_syncs = False
         self.syncs = 0
         self.fail_sync = 0
-        """The number of one sync that does its work and reports a failure all the same."""
+        """The number of a sync that does its work and reports a failure all the same, and so does the next: that of closing."""
 
     def tick(self) -> None:
         if self.is_dead:
@@ -87,7 +87,7 @@ class _File(apsw.VFSFile):
         if not self._machine.forget_syncs:
             self._flush()
         self._machine.syncs += 1
-        if self._machine.syncs == self._machine.fail_sync:
+        if self._machine.syncs - self._machine.fail_sync in {0, 1} and self._machine.fail_sync:
             raise apsw.IOError("the disk says no")
 
     def _flush(self) -> None:
