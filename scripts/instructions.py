@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FEW, MANY = 2, 12
+FEW, MANY = 1, 5
 SETUP = """
 import sys
 import numpy as np

@@ -100,7 +100,7 @@ def fit_levels(y: Sequence[int], channel: Channel) -> list[int] | None:
     levels = sorted(set(y))
     span = levels[-1] - levels[0] + 1
     too_many = len(levels) > DICTIONARY_MAX or len(levels) * 4 > len(y) * 3
-    if channel.step > _LEVEL_STEP_MAX or too_many or len(levels) < 3 or 2 * span <= 3 * len(levels):
+    if channel.step > _LEVEL_STEP_MAX or too_many or len(levels) < 3 or span <= 2 * len(levels):
         return None
     rank = {level: index for index, level in enumerate(levels)}
     channel.levels = [channel.first + level * channel.step for level in levels]

@@ -93,8 +93,13 @@ static void prepare_lane(Job *job, int lane, const Scratch *scratch) {
     int64_t bound = job->bounds && lane < job->channels ? job->bounds[lane] : 0, price = -1;
     int32_t *target = job->y + (size_t)lane * job->rows;
     int count = 0;
-    for (int row = 0; row < job->rows; row++)
-        if (valid_at(job, lane, row)) scratch->value[count++] = value_at(job, lane, row);
+    if (lane < job->channels && !job->valid) { /* nearly always: no questions a cell */
+        const int64_t *cell = job->cells + lane;
+        for (; count < job->rows; count++, cell += job->channels) scratch->value[count] = *cell;
+    } else {
+        for (int row = 0; row < job->rows; row++)
+            if (valid_at(job, lane, row)) scratch->value[count++] = value_at(job, lane, row);
+    }
     if (old && carried_codes(old, scratch->value, count, bound, scratch->y)) price = price_carried(old, scratch->y, count);
     if (count == 0) {
         channel->mode = MODE_CONSTANT;
@@ -109,7 +114,9 @@ static void prepare_lane(Job *job, int lane, const Scratch *scratch) {
     channel->column = lane;
     channel->masked = 0;
     if (job->valid && lane < job->channels) mask_chances(job, lane, channel);
-    for (int row = 0, next = 0; row < job->rows; row++) target[row] = valid_at(job, lane, row) ? scratch->y[next++] : 0;
+    if (count == job->rows) memcpy(target, scratch->y, (size_t)count * sizeof *target);
+    else
+        for (int row = 0, next = 0; row < job->rows; row++) target[row] = valid_at(job, lane, row) ? scratch->y[next++] : 0;
     if (price >= 0) channel_carry(channel);
     else channel_start(channel);
 }

@@ -149,7 +149,7 @@ static int fit_levels(const int32_t *y, int count, Channel *channel, int32_t *ou
         sorted[kept] = y[i];
         slots[slot] = (uint16_t)++kept;
     }
-    if (kept < 3 || kept * 4 > count * 3 || 2 * ((int64_t)high - low + 1) <= 3 * (int64_t)kept) return 0;
+    if (kept < 3 || kept * 4 > count * 3 || (int64_t)high - low + 1 <= 2 * (int64_t)kept) return 0;
     qsort(sorted, (size_t)kept, sizeof *sorted, ascending32);
     channel->levels = (int16_t)kept;
     for (int i = 0; i < kept; i++) channel->level[i] = wrap_add(channel->first, wrap_multiply(sorted[i], channel->step));

@@ -145,6 +145,13 @@ static inline uint64_t get_raw(uint32_t *x, Words *words, int bits) {
     return value;
 }
 
+/* At most twelve bits, after a check that at <= end. */
+static inline uint32_t get_raw_quick(uint32_t *x, Words *words, int bits) {
+    uint32_t part = (*x & (PROBABILITY - 1)) >> (PROBABILITY_BITS - bits);
+    *x = rans_advance_quick(*x, part << (PROBABILITY_BITS - bits), PROBABILITY >> bits, words);
+    return part;
+}
+
 static inline uint64_t get_gamma(uint32_t *x, Words *words) {
     int length = (int)get_raw(x, words, 6);
     return (1ull << length | get_raw(x, words, length)) - 1;
