@@ -8,9 +8,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import get_args
 
-import cbor2
 import msgspec
 
+from protocol import cbor
 from protocol.refusal import Reason, Refusal
 
 __all__ = [
@@ -228,7 +228,7 @@ def encode(record: FactRecord) -> bytes:
         msg = f"previous hash has {len(record.previous)} bytes"
         raise ValueError(msg)
     body = msgspec.to_builtins(record.fact, builtin_types=(bytes,))
-    data = cbor2.dumps({"v": 1, "prev": record.previous, "fact": body}, canonical=True)
+    data = cbor.dumps({"v": 1, "prev": record.previous, "fact": body})
     if len(data) > FACT_BYTES_MAX:
         msg = f"fact of {len(data)} bytes is over {FACT_BYTES_MAX}"
         raise ValueError(msg)
@@ -240,8 +240,8 @@ def decode(data: bytes) -> FactRecord | Refusal:
     if len(data) > FACT_BYTES_MAX:
         return Refusal(Reason.TOO_LONG, f"{len(data)} bytes")
     try:
-        document = cbor2.loads(data)
-    except (cbor2.CBORDecodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
+        document = cbor.loads(data)
+    except (cbor.DecodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
         return Refusal(Reason.BAD_CBOR, type(error).__name__)
     shape = _check_shape(document)
     if shape is not None:

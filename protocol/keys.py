@@ -7,12 +7,12 @@ wherever it comes from (one fixed signature verifies any message under such a ke
 import hashlib
 from dataclasses import dataclass
 
-import cbor2
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cwt import COSE, COSEKey, DecodeError, VerifyError
 
+from protocol import cbor
 from protocol.refusal import Reason, Refusal
 
 __all__ = [
@@ -129,15 +129,13 @@ def open_signed(data: bytes) -> SignedParts | Refusal:
     if len(data) > SIGNED_BYTES_MAX:
         return Refusal(Reason.TOO_LONG, f"{len(data)} bytes")
     try:
-        outer = cbor2.loads(data)
-        if not isinstance(outer, cbor2.CBORTag) or outer.tag != COSE_SIGN1_TAG or not _is_four_parts(outer.value):
+        outer = cbor.loads(data)
+        if not isinstance(outer, cbor.Tag) or outer.tag != COSE_SIGN1_TAG or not _is_four_parts(outer.value):
             return Refusal(Reason.BAD_CBOR, "not COSE_Sign1 with nothing unprotected")
         protected, _, payload, signature = outer.value
-        header = cbor2.loads(protected)
-        canonical = cbor2.dumps(
-            cbor2.CBORTag(COSE_SIGN1_TAG, [cbor2.dumps(header, canonical=True), {}, payload, signature]), canonical=True
-        )
-    except (cbor2.CBORDecodeError, cbor2.CBOREncodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
+        header = cbor.loads(protected)
+        canonical = cbor.dumps(cbor.Tag(COSE_SIGN1_TAG, [cbor.dumps(header), {}, payload, signature]))
+    except (cbor.DecodeError, cbor.EncodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
         return Refusal(Reason.BAD_CBOR, type(error).__name__)
     if canonical != data:
         return Refusal(Reason.NOT_CANONICAL)
@@ -168,7 +166,7 @@ def verify_signature(parts: SignedParts, public: bytes) -> bool:
 
 def sign_manifest(manifest: Manifest, root: Ed25519PrivateKey) -> bytes:
     """Return the manifest signed by the offline root."""
-    return sign(cbor2.dumps(msgspec.to_builtins(manifest, builtin_types=(bytes,)), canonical=True), root)
+    return sign(cbor.dumps(msgspec.to_builtins(manifest, builtin_types=(bytes,))), root)
 
 
 def accept_manifest(current: Manifest, data: bytes, root_public: bytes) -> Manifest | Refusal:
@@ -183,8 +181,8 @@ def accept_manifest(current: Manifest, data: bytes, root_public: bytes) -> Manif
     if parts.kid != key_id(root_public) or not verify_signature(parts, root_public):
         return Refusal(Reason.BAD_SIGNATURE, "not signed by the root")
     try:
-        manifest = msgspec.convert(cbor2.loads(parts.payload), type=Manifest, builtin_types=(bytes,))
-    except (msgspec.ValidationError, cbor2.CBORDecodeError, ValueError, RecursionError, TypeError) as error:
+        manifest = msgspec.convert(cbor.loads(parts.payload), type=Manifest, builtin_types=(bytes,))
+    except (msgspec.ValidationError, cbor.DecodeError, ValueError, RecursionError, TypeError) as error:
         return Refusal(Reason.BAD_VALUE, str(error)[:200])
     if manifest.version <= current.version:
         return Refusal(Reason.OLD_VERSION, f"version {manifest.version} after {current.version}")

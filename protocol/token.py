@@ -11,11 +11,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-import cbor2
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol import keys
+from protocol import cbor, keys
 from protocol.clock import ClockQuality
 from protocol.keys import Manifest
 from protocol.refusal import Refusal
@@ -111,7 +110,7 @@ class Rejected:
 
 def mint(claims: Claims, key: Ed25519PrivateKey) -> bytes:
     """Return the signed token. Raises ``ValueError`` for claims that ``verify`` would refuse: nobody should hold a dead token."""
-    payload = cbor2.dumps(_to_map(claims), canonical=True)
+    payload = cbor.dumps(_to_map(claims))
     problem = read_claims(payload)
     if isinstance(problem, str):
         msg = f"token would be refused: {problem}"
@@ -145,9 +144,9 @@ def _to_map(claims: Claims) -> dict[int, object]:
 def read_claims(payload: bytes) -> Claims | str:
     """Return the claims in a payload, or what is wrong with it. Never raises."""
     try:
-        document = cbor2.loads(payload)
-        canonical = cbor2.dumps(document, canonical=True)
-    except (cbor2.CBORDecodeError, cbor2.CBOREncodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
+        document = cbor.loads(payload)
+        canonical = cbor.dumps(document)
+    except (cbor.DecodeError, cbor.EncodeError, ValueError, RecursionError, OverflowError, TypeError) as error:
         return f"payload: {type(error).__name__}"
     if not isinstance(document, dict) or canonical != payload:
         return "payload is not a canonical map"
