@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,7 +135,7 @@ def test_a_plan_makes_the_same_block_and_fits_other_blocks() -> None:
         (lambda _, x: deltapack.encode(np.zeros(20_000, np.int64), np.zeros((20_000, 1), np.int64) + x[0, 0]), "at most"),
     ],
 )
-def test_what_cannot_be_encoded_is_a_value_error(bad: object, message: str) -> None:
+def test_what_cannot_be_encoded_is_a_value_error(bad: Callable[..., bytes], message: str) -> None:
     ts_ms, columns = cooler(10)
 
     with pytest.raises(ValueError, match=message):

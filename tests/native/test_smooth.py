@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from native import COASTED, MISSING, OK, RANGE, RATE, SENTINEL, SPIKE, STALE, DecodeError, hampel, smooth
 
-SENSOR = {"lo": -5000, "hi": 6000, "sentinels": (8500, -12700), "sigma": 3.0, "max_rate": 10.0}
+SENSOR: dict[str, Any] = {"lo": -5000, "hi": 6000, "sentinels": (8500, -12700), "sigma": 3.0, "max_rate": 10.0}
 
 
 def settled(level: int = 400, **changes: float) -> smooth.Smoother:

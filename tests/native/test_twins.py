@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_both_refuse_the_same_mutated_blocks() -> None:
         for _ in range(int(generator.integers(1, 4))):
             body[int(generator.integers(1, len(body)))] = int(generator.integers(256))
         data = bytes(body) + crc32c.crc32c(bytes(body)).to_bytes(4, "little")
-        results = []
+        results: list[native.FullBlock | None] = []
         for decode in (deltapack.decode_full, slow_deltapack.decode_full):
             try:
                 results.append(decode(data))
@@ -140,7 +141,7 @@ def test_filters_agree_bit_for_bit_by_call_and_by_batch(quick: type, slow: type,
     st.sampled_from(["ns", "ms"]),
     st.lists(st.booleans(), min_size=24, max_size=24),
 )
-def test_line_protocol_of_codes_is_byte_for_byte_equal(rows: list, decimals: list, precision: str, mask: list) -> None:
+def test_line_protocol_of_codes_is_byte_for_byte_equal(rows: list, decimals: list, precision: Literal["ns", "ms"], mask: list) -> None:
     columns = np.array(rows, np.int64)
     ts_ms = np.arange(len(rows), dtype=np.int64) * 999 - 1500
     valid = np.array(mask, bool)[: columns.size].reshape(columns.shape)
