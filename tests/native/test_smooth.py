@@ -113,6 +113,7 @@ def test_a_restored_smoother_goes_on_as_if_nothing_happened() -> None:
     smoother.update(30_000, 1400)
     restored = smooth.Smoother.restore(smoother.state())
 
+    assert restored.counts == smoother.counts
     for row in range(31, 60):
         assert restored.update(row * 1000, 1400 + row % 5) == smoother.update(row * 1000, 1400 + row % 5)
     assert restored.state() == smoother.state()
