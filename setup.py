@@ -26,7 +26,7 @@ def kernels() -> list[Extension]:
                 f"native.{source.stem}",
                 [str(source)],
                 include_dirs=[np.get_include(), "native/src"],
-                depends=[str(header) for header in sorted(Path("native/src").glob("*.h"))],
+                depends=[str(part) for part in sorted([*Path("native/src").glob("*.h"), *Path("native").glob("*.pxi")])],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 extra_compile_args=COMPILE_ARGS,
             )

@@ -8,7 +8,7 @@ bound for each cell; the twin in ``native/reference`` makes the same bytes. Form
 import numpy as np
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-CHAIN_MAX = 255
+CHAIN_MAX = 255  # dependent blocks behind one key: the header counts them in a byte
 
 cdef extern from "block.h" nogil:
     ctypedef struct Channel:

@@ -23,7 +23,8 @@ cdef enum:
     _WINDOW_MAX = 63
     _SENTINELS_MAX = 8
 
-cdef double _MAD_TO_SIGMA = 1.4826
+
+include "ordered.pxi"
 
 cdef struct Filter:
     double lo
@@ -44,11 +45,6 @@ cdef struct Filter:
     uint64_t counts[8]
     double samples[63]      # as they came
     double ordered[63]      # the same, sorted
-
-
-cdef inline double median_of(const double *ordered, int count) noexcept nogil:
-    cdef int half = count // 2
-    return ordered[half] if count & 1 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
 cdef inline void push(Filter *state, double sample) noexcept nogil:

@@ -32,10 +32,10 @@ cdef enum:
     _COAST_STEPS_MAX = 64
     _SENTINELS_MAX = 8
 
+include "ordered.pxi"
+
 # Far from the ends of int64, so that distances of stamps stay numbers.
 cdef int64_t _T_MS_MAX = 1 << 60
-
-cdef double _MAD_TO_SIGMA = 1.4826
 cdef double _SLOPE_DECAY_MISSED = 0.9
 cdef double _SLOPE_DECAY_REFUSED = 0.95
 
@@ -77,23 +77,6 @@ cdef struct Tracker:
     uint64_t jumps
     uint64_t counts[8]
     double innovations[63]
-
-
-cdef inline void sort_ascending(double *values, int count) noexcept nogil:
-    cdef int i, j
-    cdef double value
-    for i in range(1, count):
-        value = values[i]
-        j = i
-        while j > 0 and values[j - 1] > value:
-            values[j] = values[j - 1]
-            j -= 1
-        values[j] = value
-
-
-cdef inline double median_of(const double *ordered, int count) noexcept nogil:
-    cdef int half = count // 2
-    return ordered[half] if count & 1 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
 cdef double robust_spread(const Tracker *tracker, double *middle) noexcept nogil:
@@ -139,10 +122,10 @@ cdef inline int refusal(const Tracker *tracker, double code) noexcept nogil:
 cdef double coast(Tracker *tracker, int64_t elapsed_ms) noexcept nogil:
     """Extrapolate over whole steps without a row; returns what is left of the last one, in steps."""
     cdef int64_t missed = (elapsed_ms + tracker.period_ms // 2) // tracker.period_ms - 1
-    cdef int64_t i
+    cdef int64_t _step
     if missed <= 0:
         return <double>elapsed_ms / <double>tracker.period_ms
-    for i in range(missed if missed < _COAST_STEPS_MAX else _COAST_STEPS_MAX):
+    for _step in range(missed if missed < _COAST_STEPS_MAX else _COAST_STEPS_MAX):
         tracker.slope *= _SLOPE_DECAY_MISSED
         tracker.level += tracker.slope
     tracker.misses += missed

@@ -24,7 +24,7 @@ from scripts.system_packages import install  # noqa: E402
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "icecap-setup.json"
-KERNEL_SOURCES = ("native/**/*.pyx", "native/**/*.pxd", "native/**/*.h", "setup.py")
+KERNEL_SOURCES = ("native/**/*.pyx", "native/**/*.pxi", "native/**/*.h", "setup.py")
 NEEDS = list(Need)  # in order: each needs what the ones before it need
 
 

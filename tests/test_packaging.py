@@ -14,7 +14,7 @@ from tests.support.house_rules import tracked_files
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("dashboards", "edge", "ingest", "native", "protocol", "provisioning", "simulator")
-SOURCE_ONLY = {".pyx", ".pxd", ".h", ".c"}
+SOURCE_ONLY = {".pyx", ".pxi", ".h", ".c"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the kernels are compiled once more, under whatever load there is
 

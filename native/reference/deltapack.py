@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-CHAIN_MAX = 255
+CHAIN_MAX = 255  # dependent blocks behind one key: the header counts them in a byte
 _MODES, _PREDICTORS, _SHAPES, _SCALES, _CHANNEL_SCALES, _BOUNDED = 8, 16, 3, 19, 109, 7
 
 
@@ -60,7 +60,7 @@ def encode(
     reasons: UInt8Array | None = None,
 ) -> bytes:
     """Encode rows without loss; the contract is in ``native/deltapack.pyi``."""
-    return write_block(_job(ts_ms, columns, valid, reasons, None, params))
+    return write_block(_job(ts_ms, columns, valid=valid, reasons=reasons, max_error=None, params=params))
 
 
 def encode_bounded(
@@ -73,12 +73,12 @@ def encode_bounded(
     reasons: UInt8Array | None = None,
 ) -> bytes:
     """Encode within a bound per channel."""
-    return write_block(_job(ts_ms, columns, valid, reasons, max_error, params))
+    return write_block(_job(ts_ms, columns, valid=valid, reasons=reasons, max_error=max_error, params=params))
 
 
 def plan(ts_ms: Int64Array, columns: Int64Array, *, valid: BoolArray | None = None, max_error: Sequence[int] | None = None) -> bytes:
     """The choices the encoder would make for this block."""
-    job = _job(ts_ms, columns, valid, None, max_error, None)
+    job = _job(ts_ms, columns, valid=valid, reasons=None, max_error=max_error, params=None)
     job.prepare()
     return b"".join(plan_of(lane.channel) for lane in job.lanes[: columns.shape[1]])
 
@@ -114,7 +114,7 @@ class Encoder:
         key: bool = False,
     ) -> bytes:
         """The next block of the session."""
-        job = _job(ts_ms, columns, valid, reasons, self._max_error, None)
+        job = _job(ts_ms, columns, valid=valid, reasons=reasons, max_error=self._max_error, params=None)
         session = self._session
         leans = not key and len(session.channels) == columns.shape[1] and session.chain < CHAIN_MAX
         leans = leans and self._key_ms <= int(ts_ms[0]) and 0 <= int(ts_ms[-1]) - self._key_ms < self._key_every_ms
@@ -142,6 +142,7 @@ class Decoder:
 def _job(
     ts_ms: Int64Array,
     columns: Int64Array,
+    *,
     valid: BoolArray | None,
     reasons: UInt8Array | None,
     max_error: Sequence[int] | None,

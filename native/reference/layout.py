@@ -34,7 +34,7 @@ CLOCK_REGULAR, CLOCK_GAPS, CLOCK_CHANNEL = range(3)
 TWO_STATES_FROM = 1200  # cells; below it a second state costs more than its speed is worth
 BLOCK_BYTES_MIN = 11
 CHANNEL_SCALES = 109
-WIDE_SCALE_MAX = 198
+WIDE_SCALE_MAX = 198  # three scales a bit: 66 bits hold any difference of two int64
 BOUND_LIMIT = 1 << 28
 LAPLACE = 2  # the shape of corrections in a list of levels
 

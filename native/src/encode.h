@@ -4,6 +4,7 @@
 #include "crc32c.h"
 #include "prepare.h"
 
+/* HEAD_BYTES_MAX: magic, kind, rows, channels and start, each at its longest; the block is cut to its size afterwards. */
 enum { MAGIC = 0xD0, KIND_STANDALONE = 0, KIND_KEY = 1, KIND_DEPENDENT = 2, TWO_STATES_FROM = 1200, HEAD_BYTES_MAX = 16 };
 enum { OPS_PER_CELL = 24, PRICE_FRESH = 256 * 36 };
 enum { DP_OK = 0, DP_NO_MEMORY = -1 };

@@ -6,6 +6,7 @@
 #define ICECAP_MODEL_H
 #include "rans.h"
 
+/* LEVELS_MAX and CHANNELS are counted in a byte of the header; WIDE_SCALE_MAX: three scales a bit: 66 bits hold any difference of two int64. */
 enum { FRACTION = 12, CODE_LIMIT = 1 << 30, LEVELS_MAX = 255, CHANNELS = 255, WIDE_SCALE_MAX = 198, PLAN_BYTES = 8 };
 enum { MODE_PLAIN, MODE_DIVISOR, MODE_AFFINE, MODE_CONSTANT, MODE_LEVELS, MODE_REMAINDER, MODE_WIDE, MODE_BOUNDED, MODES };
 enum { KIND_PLAIN, KIND_BOUNDED, KIND_RARE, KIND_SILENT };

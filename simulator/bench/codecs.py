@@ -241,7 +241,7 @@ def _measure_one(codec: Codec, blocks: list[Run], where: str, clock: Callable[[]
 def _warm(blocks: list[Run], where: str, clock: Callable[[], float]) -> list[Result]:
     plans = [deltapack.plan(block.ts_ms, block.codes) for block in blocks]
     pairs = list(zip(blocks, plans, strict=True))
-    seconds = best_seconds(lambda: [deltapack.encode(b.ts_ms, b.codes, params=p) for b, p in pairs], clock=clock)
+    seconds = best_seconds(lambda: [deltapack.encode(block.ts_ms, block.codes, params=plan) for block, plan in pairs], clock=clock)
     return [Result("icecap, planned", where, "encode", sum(block.codes.size for block in blocks) / seconds / 1e6, "M points/s")]
 
 
@@ -257,7 +257,7 @@ def _ours_bounded(blocks: list[Run], where: str, clock: Callable[[], float]) -> 
     for data, block in zip(made, blocks, strict=True):
         if (np.abs(deltapack.decode(data).columns - block.codes) > np.array(block.bounds)).any():
             raise AssertionError("a sample is outside its bound")
-    encode_s = best_seconds(lambda: [deltapack.encode_bounded(b.ts_ms, b.codes, b.bounds) for b in blocks], clock=clock)
+    encode_s = best_seconds(lambda: [deltapack.encode_bounded(block.ts_ms, block.codes, block.bounds) for block in blocks], clock=clock)
     decode_s = best_seconds(lambda: [deltapack.decode(data) for data in made], clock=clock)
     yield Result("icecap", where, "size", sum(map(len, made)) / points, "B/point")
     yield Result("icecap", where, "encode", points / encode_s / 1e6, "M points/s")

@@ -48,14 +48,14 @@ _CHANNELS = (
 
 def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
     """A cooler's run without noise, at 1 Hz, in physical units: pre-cooling, a limit cycle about the set-point, patient on, patient off."""
-    g = np.random.default_rng(seed)
-    t = np.arange(rows, dtype=float)
-    ambient = 22 + g.normal(0, 1.2) + 0.4 * np.sin(2 * np.pi * t / 5400 + g.uniform(0, 6)) + np.cumsum(g.normal(0, 0.0008, rows))
-    set_point = float(g.choice([-4.0, -2.0, 2.0, 4.0]))
-    on_row, off_row = int(g.uniform(900, 1500)), int(rows - g.uniform(300, 900))
-    worn = (t >= on_row) & (t < off_row)
+    rng = np.random.default_rng(seed)
+    second = np.arange(rows, dtype=float)
+    ambient = 22 + rng.normal(0, 1.2) + 0.4 * np.sin(2 * np.pi * second / 5400 + rng.uniform(0, 6)) + np.cumsum(rng.normal(0, 0.0008, rows))
+    set_point = float(rng.choice([-4.0, -2.0, 2.0, 4.0]))
+    on_row, off_row = int(rng.uniform(900, 1500)), int(rows - rng.uniform(300, 900))
+    worn = (second >= on_row) & (second < off_row)
     coolant, scalp1, scalp2 = np.empty(rows), np.empty(rows), np.empty(rows)
-    tank, first, second, compressor = float(ambient[0]), 34.5 + g.normal(0, 0.4), 34.2 + g.normal(0, 0.4), True
+    tank, first, second, compressor = float(ambient[0]), 34.5 + rng.normal(0, 0.4), 34.2 + rng.normal(0, 0.4), True
     for i in range(rows):
         compressor = tank > set_point + 0.35 or (compressor and tank >= set_point - 0.35)
         tank += 0.010 * (ambient[i] - tank) / 25 + 0.012 * worn[i] - 0.030 * compressor * (1 + 0.02 * (ambient[i] - 22))
@@ -81,13 +81,13 @@ def cooler(runs: int = 6, rows: int = 4 * 3600, *, jitter_ms: float = 0, drop: f
     """Eight channels at 1 Hz: sensor noise of one or two steps, a few seconds missing, optionally late stamps."""
     made = []
     for run in range(runs):
-        g = np.random.default_rng(seed * 1000 + run)
+        rng = np.random.default_rng(seed * 1000 + run)
         truth = cooler_truth(rows, seed * 77 + run)
-        columns = [np.rint((truth[name] + g.normal(0, noise, rows)) * 10**decimals) for name, decimals, noise, _ in _CHANNELS]
+        columns = [np.rint((truth[name] + rng.normal(0, noise, rows)) * 10**decimals) for name, decimals, noise, _ in _CHANNELS]
         ts_ms = 1_760_000_000_000 + 1000 * np.arange(rows, dtype=np.int64)
         if jitter_ms:
-            ts_ms = ts_ms + np.rint(np.abs(g.normal(0, jitter_ms, rows))).astype(np.int64)
-        keep = g.random(rows) >= drop
+            ts_ms = ts_ms + np.rint(np.abs(rng.normal(0, jitter_ms, rows))).astype(np.int64)
+        keep = rng.random(rows) >= drop
         made.append(
             Run(
                 ts_ms=ts_ms[keep],
@@ -104,16 +104,16 @@ def calibrated(runs: int = 4, rows: int = 600, *, seed: int = 20) -> list[Run]:
     """Eighteen skin loggers at one sample a minute: 0.0625 degree steps, each bent by its own calibration and printed to 0.001."""
     made = []
     for run in range(runs):
-        g = np.random.default_rng(seed * 1000 + run)
-        t = np.arange(rows)
+        rng = np.random.default_rng(seed * 1000 + run)
+        second = np.arange(rows)
         columns = []
         for _ in range(18):
-            skin = 31 + g.normal(0, 2) + np.cumsum(g.normal(0, 0.12, rows)) - 3 * np.clip((t - rows / 5) / (rows / 5), 0, 1)
-            raw = np.rint((skin + g.normal(0, 0.03, rows)) / 0.0625) * 0.0625
-            columns.append(np.rint((g.normal(0, 2e-4) * raw**2 + (1 + g.normal(0, 0.01)) * raw + g.normal(0, 0.2)) * 1000))
+            skin = 31 + rng.normal(0, 2) + np.cumsum(rng.normal(0, 0.12, rows)) - 3 * np.clip((second - rows / 5) / (rows / 5), 0, 1)
+            raw = np.rint((skin + rng.normal(0, 0.03, rows)) / 0.0625) * 0.0625
+            columns.append(np.rint((rng.normal(0, 2e-4) * raw**2 + (1 + rng.normal(0, 0.01)) * raw + rng.normal(0, 0.2)) * 1000))
         codes = np.ascontiguousarray(np.stack(columns, 1).astype(np.int64))
         names = tuple(f"skin{k}" for k in range(18))
-        made.append(Run(1_527_067_428_000 + 60_000 * t.astype(np.int64), codes, (3,) * 18, names, (31,) * 18))
+        made.append(Run(1_527_067_428_000 + 60_000 * second.astype(np.int64), codes, (3,) * 18, names, (31,) * 18))
     return made
 
 

@@ -51,28 +51,28 @@ class Faults:
 
 def run_with_faults(seed: int) -> Faults:
     """The scene described above."""
-    g = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     clean = cooler_truth(_ROWS, seed)
-    t = np.arange(_ROWS)
-    ramp = 4200 + int(g.integers(0, 600))
-    since = t - ramp - 240
-    rise = _RAMP_PER_S * np.clip(t - ramp, 0, 240) * (since < 0) + 7.2 * np.exp(-np.clip(since, 0, None) / 60.0) * (since >= 0)
-    stop = 3000 + int(g.integers(0, 500))
-    shut = np.clip((t - stop) / 3.0, 0, 1) - np.clip((t - stop - 60) / 3.0, 0, 1)
+    second = np.arange(_ROWS)
+    ramp = 4200 + int(rng.integers(0, 600))
+    since = second - ramp - 240
+    rise = _RAMP_PER_S * np.clip(second - ramp, 0, 240) * (since < 0) + 7.2 * np.exp(-np.clip(since, 0, None) / 60.0) * (since >= 0)
+    stop = 3000 + int(rng.integers(0, 500))
+    shut = np.clip((second - stop) / 3.0, 0, 1) - np.clip((second - stop - 60) / 3.0, 0, 1)
     truth = {"coolant": clean["coolant"] + rise, "scalp1": clean["scalp1"], "flow": clean["flow"] * (1 - 0.97 * shut)}
     codes, valid = {}, {}
     for name, channel in CHANNELS.items():
-        seen = np.round(truth[name] + g.normal(0, channel.sigma, _ROWS), 2)
+        seen = np.round(truth[name] + rng.normal(0, channel.sigma, _ROWS), 2)
         size = 0.3 if name == "flow" else 1.0
-        chance = g.random(_ROWS)
+        chance = rng.random(_ROWS)
         spikes = np.flatnonzero(chance < 0.008)
-        seen[spikes] += g.choice([-1, 1], len(spikes)) * g.uniform(1, 15, len(spikes)) * size
+        seen[spikes] += rng.choice([-1, 1], len(spikes)) * rng.uniform(1, 15, len(spikes)) * size
         stuck = np.flatnonzero((chance > 0.5) & (chance < 0.5015))
-        seen[stuck] = g.choice([0.0, 85.0, -127.0], len(stuck))
+        seen[stuck] = rng.choice([0.0, 85.0, -127.0], len(stuck))
         for row in np.flatnonzero((chance > 0.6) & (chance < 0.601)):
-            seen[row : row + 2] += g.choice([-1, 1]) * g.uniform(2, 6) * size
+            seen[row : row + 2] += rng.choice([-1, 1]) * rng.uniform(2, 6) * size
         good = ~((chance > 0.7) & (chance < 0.705))
-        for row in g.integers(100, _ROWS - 100, 3):
+        for row in rng.integers(100, _ROWS - 100, 3):
             good[row : row + 10] = False
         codes[name], valid[name] = np.rint(seen * 100).astype(np.int64), good
     return Faults(truth, codes, valid, ramp, stop)

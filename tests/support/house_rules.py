@@ -43,7 +43,7 @@ BANNED = {
 }
 
 TEXT_SUFFIXES = frozenset(
-    [".py", ".pyx", ".pyi", ".pxd", ".h", ".md", ".toml", ".sh", ".html", ".css", ".js", ".sql", ".service", ".conf", ".in", ".typ", ""]
+    [".py", ".pyx", ".pyi", ".pxi", ".h", ".md", ".toml", ".sh", ".html", ".css", ".js", ".sql", ".service", ".conf", ".in", ".typ", ""]
 )
 
 
