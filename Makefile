@@ -19,7 +19,7 @@ demo: ready-demo ## coolers, gateways, brokers, cloud and console on this machin
 	@$(VENV)/icecap demo $(ARGS)
 
 test: setup ## all tests, against real services
-	@$(VENV)/python -m pytest $(ARGS)
+	@$(VENV)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: setup ## format, lint, types, import contracts, house rules: what a change must pass
 	@$(VENV)/python scripts/check.py

@@ -63,7 +63,7 @@ def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
         first += (target - first) / 420.0
         second += (target + 1.6 - second) / 510.0
         coolant[i], scalp1[i], scalp2[i] = tank, first, second
-    duty = np.clip(0.62 + 0.05 * np.sin(t / 1300) + 0.08 * worn, 0, 1)
+    duty = np.clip(0.62 + 0.05 * np.sin(second / 1300) + 0.08 * worn, 0, 1)
     viscosity = 1 + 0.012 * (20 - coolant)
     return {
         "coolant": coolant,
@@ -72,7 +72,7 @@ def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
         "flow": 3.2 * duty / viscosity,
         "pressure": 420 * duty**2 * viscosity,
         "current": 0.85 + 1.9 * duty * np.sqrt(viscosity),
-        "level": 96 - 0.00018 * t - 0.8 * (t > on_row),
+        "level": 96 - 0.00018 * second - 0.8 * (second > on_row),
         "ambient": ambient,
     }
 
