@@ -49,11 +49,11 @@ _CHANNELS = (
 def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
     """A cooler's run without noise, at 1 Hz, in physical units: pre-cooling, a limit cycle about the set-point, patient on, patient off."""
     rng = np.random.default_rng(seed)
-    second = np.arange(rows, dtype=float)
-    ambient = 22 + rng.normal(0, 1.2) + 0.4 * np.sin(2 * np.pi * second / 5400 + rng.uniform(0, 6)) + np.cumsum(rng.normal(0, 0.0008, rows))
+    seconds = np.arange(rows, dtype=float)
+    ambient = 22 + rng.normal(0, 1.2) + 0.4 * np.sin(2 * np.pi * seconds / 5400 + rng.uniform(0, 6)) + np.cumsum(rng.normal(0, 0.0008, rows))
     set_point = float(rng.choice([-4.0, -2.0, 2.0, 4.0]))
     on_row, off_row = int(rng.uniform(900, 1500)), int(rows - rng.uniform(300, 900))
-    worn = (second >= on_row) & (second < off_row)
+    worn = (seconds >= on_row) & (seconds < off_row)
     coolant, scalp1, scalp2 = np.empty(rows), np.empty(rows), np.empty(rows)
     tank, first, second, compressor = float(ambient[0]), 34.5 + rng.normal(0, 0.4), 34.2 + rng.normal(0, 0.4), True
     for i in range(rows):
@@ -63,7 +63,7 @@ def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
         first += (target - first) / 420.0
         second += (target + 1.6 - second) / 510.0
         coolant[i], scalp1[i], scalp2[i] = tank, first, second
-    duty = np.clip(0.62 + 0.05 * np.sin(second / 1300) + 0.08 * worn, 0, 1)
+    duty = np.clip(0.62 + 0.05 * np.sin(seconds / 1300) + 0.08 * worn, 0, 1)
     viscosity = 1 + 0.012 * (20 - coolant)
     return {
         "coolant": coolant,
@@ -72,7 +72,7 @@ def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
         "flow": 3.2 * duty / viscosity,
         "pressure": 420 * duty**2 * viscosity,
         "current": 0.85 + 1.9 * duty * np.sqrt(viscosity),
-        "level": 96 - 0.00018 * second - 0.8 * (second > on_row),
+        "level": 96 - 0.00018 * seconds - 0.8 * (seconds > on_row),
         "ambient": ambient,
     }
 
@@ -105,15 +105,15 @@ def calibrated(runs: int = 4, rows: int = 600, *, seed: int = 20) -> list[Run]:
     made = []
     for run in range(runs):
         rng = np.random.default_rng(seed * 1000 + run)
-        second = np.arange(rows)
+        seconds = np.arange(rows)
         columns = []
         for _ in range(18):
-            skin = 31 + rng.normal(0, 2) + np.cumsum(rng.normal(0, 0.12, rows)) - 3 * np.clip((second - rows / 5) / (rows / 5), 0, 1)
+            skin = 31 + rng.normal(0, 2) + np.cumsum(rng.normal(0, 0.12, rows)) - 3 * np.clip((seconds - rows / 5) / (rows / 5), 0, 1)
             raw = np.rint((skin + rng.normal(0, 0.03, rows)) / 0.0625) * 0.0625
             columns.append(np.rint((rng.normal(0, 2e-4) * raw**2 + (1 + rng.normal(0, 0.01)) * raw + rng.normal(0, 0.2)) * 1000))
         codes = np.ascontiguousarray(np.stack(columns, 1).astype(np.int64))
         names = tuple(f"skin{k}" for k in range(18))
-        made.append(Run(1_527_067_428_000 + 60_000 * second.astype(np.int64), codes, (3,) * 18, names, (31,) * 18))
+        made.append(Run(1_527_067_428_000 + 60_000 * seconds.astype(np.int64), codes, (3,) * 18, names, (31,) * 18))
     return made
 
 

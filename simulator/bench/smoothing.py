@@ -53,12 +53,12 @@ def run_with_faults(seed: int) -> Faults:
     """The scene described above."""
     rng = np.random.default_rng(seed)
     clean = cooler_truth(_ROWS, seed)
-    second = np.arange(_ROWS)
+    seconds = np.arange(_ROWS)
     ramp = 4200 + int(rng.integers(0, 600))
-    since = second - ramp - 240
-    rise = _RAMP_PER_S * np.clip(second - ramp, 0, 240) * (since < 0) + 7.2 * np.exp(-np.clip(since, 0, None) / 60.0) * (since >= 0)
+    since = seconds - ramp - 240
+    rise = _RAMP_PER_S * np.clip(seconds - ramp, 0, 240) * (since < 0) + 7.2 * np.exp(-np.clip(since, 0, None) / 60.0) * (since >= 0)
     stop = 3000 + int(rng.integers(0, 500))
-    shut = np.clip((second - stop) / 3.0, 0, 1) - np.clip((second - stop - 60) / 3.0, 0, 1)
+    shut = np.clip((seconds - stop) / 3.0, 0, 1) - np.clip((seconds - stop - 60) / 3.0, 0, 1)
     truth = {"coolant": clean["coolant"] + rise, "scalp1": clean["scalp1"], "flow": clean["flow"] * (1 - 0.97 * shut)}
     codes, valid = {}, {}
     for name, channel in CHANNELS.items():
