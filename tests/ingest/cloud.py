@@ -105,6 +105,16 @@ class Process:
             self.process.wait(10)
 
 
+def heard(peer: Peer, *, stream: int = 11) -> list[Receipt]:
+    """The receipts of a stream that have come by now."""
+    found = []
+    while (message := peer.receive(0.5)) is not None:
+        decoded = receipt.decode(bytes(message.payload))
+        if isinstance(decoded, Receipt) and decoded.stream == stream:
+            found.append(decoded)
+    return found
+
+
 def receipts(peer: Peer, *, until: int, stream: int = 11, timeout_s: float = 15) -> Receipt:
     """The first receipt that covers ``until``."""
     found: list[Receipt] = []
