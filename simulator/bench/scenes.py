@@ -50,7 +50,9 @@ def cooler_truth(rows: int, seed: int) -> dict[str, Float64Array]:
     """A cooler's run without noise, at 1 Hz, in physical units: pre-cooling, a limit cycle about the set-point, patient on, patient off."""
     rng = np.random.default_rng(seed)
     seconds = np.arange(rows, dtype=float)
-    ambient = 22 + rng.normal(0, 1.2) + 0.4 * np.sin(2 * np.pi * seconds / 5400 + rng.uniform(0, 6)) + np.cumsum(rng.normal(0, 0.0008, rows))
+    ambient = (
+        22 + rng.normal(0, 1.2) + 0.4 * np.sin(2 * np.pi * seconds / 5400 + rng.uniform(0, 6)) + np.cumsum(rng.normal(0, 0.0008, rows))
+    )
     set_point = float(rng.choice([-4.0, -2.0, 2.0, 4.0]))
     on_row, off_row = int(rng.uniform(900, 1500)), int(rows - rng.uniform(300, 900))
     worn = (seconds >= on_row) & (seconds < off_row)
