@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import structlog
 from blockbuster import BlockBuster
 
 from provisioning.programs import find_program, how_to_install
@@ -167,6 +168,13 @@ def _folder_as_module(folder: Path) -> ModuleType:
     module = ModuleType(folder.name)
     module.__path__ = [f"{folder}{os.sep}"]
     return module
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command under test sets up logs on an output that is closed afterwards; the next test must not write there."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

@@ -235,7 +235,7 @@ def test_a_full_disk_loses_nothing(cloud: TlsBroker, process: Process, store: St
     with gateway_on(cloud) as peer:
         for message in sent:
             peer.publish(message.topic, message.payload)
-        wait_until(lambda: not process.is_well(), 40, "health to say that the disk is full")
+        wait_until(lambda: b"ingest_store_down" in process.log.read_bytes(), 40, "the disk to be full")
         process.signal(signal.SIGTERM)
         process.wait()
         promised = max((one.up_to for one in heard(peer)), default=0)
