@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 HOPS_MAX = 5  # the architecture's budget from radio to disk
 
 # Functions that a loop of ours calls outside a hop: they wait for something or look at something, and no sample passes through them.
+BESIDE = {"Subscriptions.save", "replace_file"}  # a new connection notes its subscriptions in a thread, whenever that gets to run
 WAITS = {"Inbox.take", "Intake.settle", "Intake.waits_s", "Connection.check", "Connection.ack", "Store.tick", "Connection.is_over"}
 
 
@@ -76,4 +77,4 @@ def test_the_documented_hops_are_the_ones_that_run(mosquitto: Callable[..., Mosq
     outside = {name for name, nested in seen if not nested and not name.rpartition(".")[2].startswith("_") and "<" not in name}
     assert len(trace.hops) <= HOPS_MAX
     assert order == trace.hops
-    assert outside - set(trace.hops) <= WAITS
+    assert outside - set(trace.hops) - BESIDE <= WAITS
