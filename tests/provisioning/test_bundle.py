@@ -129,7 +129,7 @@ def test_the_same_archive_without_the_evil_member_is_accepted(tmp_path):
     assert len(unpack(archive_of(tmp_path / "good.tar.gz", WHOLE), tmp_path / "etc")) == len(WHOLE)
 
 
-@pytest.mark.parametrize("data", [b"", b"noise" * 100, gzip.compress(b"noise" * 300)])
+@pytest.mark.parametrize("data", [b"", b"noise" * 100, gzip.compress(b"noise" * 300)], ids=lambda noise: f"{len(noise)} bytes")
 def test_noise_is_no_bundle(tmp_path, data):
     path = tmp_path / "noise"
     path.write_bytes(data)
